@@ -1,0 +1,44 @@
+# Every target prepares what it needs: see scripts/setup.
+
+VENV := .venv/bin
+WORKERS ?= 2
+PYTEST := $(VENV)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-run demo test test-all pytest lint clean
+
+help:
+	@echo "make demo      one real BERT encoder layer through generated RTL, bit for bit"
+	@echo "make test      lint and tests (what CI runs)"
+	@echo "make test-all  the same with the slow tests: every size, place and route"
+	@echo "make lint      ruff and mypy only"
+	@echo "make setup     prepare the machine and .venv, nothing else"
+	@echo "make clean     remove .venv, caches of the tools and build folders"
+
+setup:
+	@scripts/setup test
+
+setup-run:
+	@scripts/setup run
+
+demo: setup-run
+	$(VENV)/tilewright demo $(ARGS)
+
+lint: setup
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(VENV)/mypy
+
+# Lint first: it is quick and tells most.
+test: lint
+	$(PYTEST) $(ARGS)
+
+test-all: lint
+	$(PYTEST) -m "slow or not slow" $(ARGS)
+
+pytest: setup
+	$(PYTEST) $(ARGS)
+
+clean:
+	rm -rf .venv .setup.lock build dist sim_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find hw sim sw synth tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,265 @@
+"""The design space of the generator: one frozen dataclass, its presets and its files."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ACTIVATION_FUNCTIONS = ("gelu", "silu", "tanh")
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One accelerator.
+
+    Parameters
+    ----------
+    name : str
+        Name of the configuration; part of the manifest.
+    rows, columns : int
+        Processing elements along K (`rows`, R) and along N (`columns`, C); powers of two, 4 … 128.
+    lanes : int
+        Elements a cycle in the vector unit (L), a power of two, 1 … `columns`.
+    weight_bits : int
+        Width of the weight port of a processing element, 2 … 8. Bytes in memory stay bytes; their
+        values must fit.
+    functions : tuple of str
+        Table functions every lane holds besides exp2: any of "gelu", "silu", "tanh".
+    sp_banks, sp_depth : int
+        Scratchpad banks (a power of two, 4 … 32) and words in each (a power of two, 64 … 65536).
+    acc_banks, acc_depth : int
+        Accumulator banks (a power of two, 2 … 16) and words of C s32 in each (a power of two).
+    scale_rows, stat_rows : int
+        Depth of the row table: largest magnitudes (row scales), and row statistics.
+    axi_addr_width, axi_data_width : int
+        Bits of the AXI4 master, 32 … 64 and 32 … 1024 (a power of two).
+    axi_outstanding : int
+        Bursts in flight in each direction, 1 … 32.
+    axi_max_burst : int
+        Longest burst in beats, 1 … 256.
+    queue_depth : int
+        Commands each unit's queue holds, 1 … 64.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter, its value and the bound, when a combination cannot work.
+    """
+
+    name: str = "default"
+    rows: int = 16
+    columns: int = 16
+    lanes: int = 8
+    weight_bits: int = 8
+    functions: tuple[str, ...] = ("gelu",)
+    sp_banks: int = 8
+    sp_depth: int = 2048
+    acc_banks: int = 4
+    acc_depth: int = 512
+    scale_rows: int = 1024
+    stat_rows: int = 256
+    axi_addr_width: int = 40
+    axi_data_width: int = 128
+    axi_outstanding: int = 16
+    axi_max_burst: int = 64
+    queue_depth: int = 8
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.replace("-", "_").isidentifier():
+            raise ValueError(f"name = {self.name!r}: letters, digits, - and _ only")
+        object.__setattr__(self, "functions", tuple(self.functions))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and (not isinstance(value, int) or isinstance(value, bool)):
+                raise ValueError(f"{field.name} = {value!r}: an integer is needed")
+        for key, low, high in (
+            ("rows", 4, 128),
+            ("columns", 4, 128),
+            ("lanes", 1, self.columns),
+            ("sp_banks", 4, 32),
+            ("sp_depth", 64, 65536),
+            ("acc_banks", 2, 16),
+            ("acc_depth", 16, 16384),
+            ("scale_rows", 16, 32768),
+            ("stat_rows", 16, 32768),
+            ("axi_data_width", 32, 1024),
+        ):
+            value = getattr(self, key)
+            if not low <= value <= high or not _is_power_of_two(value):
+                raise ValueError(f"{key} = {value}: a power of two from {low} to {high} is needed")
+        for key, low, high in (
+            ("weight_bits", 2, 8),
+            ("axi_addr_width", 32, 64),
+            ("axi_outstanding", 1, 32),
+            ("axi_max_burst", 1, 256),
+            ("queue_depth", 1, 64),
+        ):
+            value = getattr(self, key)
+            if not low <= value <= high:
+                raise ValueError(f"{key} = {value}: {low} to {high} is needed")
+        if len(set(self.functions)) != len(self.functions):
+            raise ValueError(f"functions = {self.functions}: a name stands twice")
+        for function in self.functions:
+            if function not in ACTIVATION_FUNCTIONS:
+                raise ValueError(
+                    f"functions: {function!r} is unknown; one of {', '.join(ACTIVATION_FUNCTIONS)}"
+                )
+        if self.sp_words > 65536:
+            raise ValueError(
+                f"sp_banks * sp_depth = {self.sp_words} words: a command addresses at most 65536"
+            )
+        if self.acc_words > 65536:
+            raise ValueError(
+                f"acc_banks * acc_depth = {self.acc_words} words: a command addresses at most 65536"
+            )
+        # A word must hold whole beats or a beat whole half-words, or the DMA's width adapter
+        # would need a divider; both are powers of two, so only extremes are refused.
+        if self.axi_bytes > 16 * self.word_bytes:
+            raise ValueError(
+                f"axi_data_width = {self.axi_data_width}: at most 16 scratchpad words "
+                f"({16 * self.word_bytes * 8} bits) a beat"
+            )
+        # The smallest program that can run: one block of R rows of s16 and two weight tiles.
+        least = self.rows + 2 * (self.rows // 2) + 8
+        if self.sp_words < 4 * least:
+            raise ValueError(f"sp_banks * sp_depth = {self.sp_words} words: at least {4 * least}")
+
+    # Derived sizes; every other file takes them from here.
+
+    @property
+    def panel(self) -> int:
+        """W: channels in a panel, max(R, C)."""
+        return max(self.rows, self.columns)
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of a scratchpad word: one s16 row of a panel or two s8/u8 rows."""
+        return 2 * self.panel
+
+    @property
+    def sp_words(self) -> int:
+        return self.sp_banks * self.sp_depth
+
+    @property
+    def acc_words(self) -> int:
+        return self.acc_banks * self.acc_depth
+
+    @property
+    def axi_bytes(self) -> int:
+        return self.axi_data_width // 8
+
+    @property
+    def psum_bits(self) -> int:
+        """Width of a partial sum in the array: a column adds R products of s9 and s8."""
+        return (255 * 128 * self.rows).bit_length() + 1
+
+    @property
+    def sp_bytes(self) -> int:
+        return self.sp_words * self.word_bytes
+
+    @property
+    def acc_bytes(self) -> int:
+        return self.acc_words * self.columns * 4
+
+    @property
+    def row_table_bytes(self) -> int:
+        # u16 magnitudes; s44 + u48 statistics and a 17 + 5 bit row factor.
+        return self.scale_rows * 2 + self.stat_rows * (44 + 48 + 22 + 7) // 8
+
+    @property
+    def onchip_bytes(self) -> int:
+        """On-chip memory: scratchpad, accumulators and row table."""
+        return self.sp_bytes + self.acc_bytes + self.row_table_bytes
+
+    # Files.
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parameters as plain values (JSON and TOML types)."""
+        values = dataclasses.asdict(self)
+        values["functions"] = list(self.functions)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, origin: str = "configuration") -> "Config":
+        """Build from plain values; an unknown key is refused by name."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                raise ValueError(f"{origin}: unknown key {key!r}; known: {', '.join(sorted(known))}")
+        return cls(**values)
+
+    @classmethod
+    def from_toml(cls, path: Path) -> "Config":
+        """Read a TOML file: optional `preset = "…"`, then any parameters."""
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not a TOML file: {error}") from error
+        preset = values.pop("preset", None)
+        base = preset_config(preset).to_dict() if preset is not None else {}
+        base.setdefault("name", Path(path).stem)
+        return cls.from_dict({**base, **values}, origin=str(path))
+
+    def with_settings(self, settings: "list[str] | tuple[str, ...]") -> "Config":
+        """Return a copy changed by `key=value` texts (values in TOML syntax, strings bare)."""
+        values = self.to_dict()
+        for setting in settings:
+            key, sign, text = setting.partition("=")
+            key = key.strip()
+            if not sign or not key:
+                raise ValueError(f"--set {setting!r}: key=value is needed")
+            if key == "functions":
+                values[key] = [part for part in text.replace(" ", "").split(",") if part]
+                continue
+            if key == "name":
+                values[key] = text.strip()
+                continue
+            try:
+                values[key] = int(text, 0)
+            except ValueError:
+                raise ValueError(f"--set {setting!r}: an integer is needed") from None
+        return Config.from_dict(values, origin="--set")
+
+
+PRESETS: dict[str, Config] = {
+    config.name: config
+    for config in (
+        Config(
+            name="tiny",
+            rows=4,
+            columns=4,
+            lanes=2,
+            sp_depth=1024,
+            axi_addr_width=32,
+            axi_data_width=32,
+            axi_outstanding=8,
+            queue_depth=4,
+        ),
+        Config(name="small", rows=8, columns=8, lanes=4, sp_depth=1024, axi_data_width=64),
+        Config(name="default"),
+        Config(name="large", rows=32, columns=32, lanes=16),
+        Config(
+            name="huge",
+            rows=64,
+            columns=64,
+            lanes=32,
+            sp_depth=4096,
+            acc_depth=1024,
+            stat_rows=512,
+            axi_data_width=256,
+        ),
+    )
+}
+
+
+def preset_config(name: str) -> Config:
+    """Return a preset by name; ValueError names the known ones."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise ValueError(f"preset {name!r} is unknown; one of {', '.join(PRESETS)}") from None

@@ -1,0 +1,1 @@
+"""Dispatch, tokens, registers, counters and faults."""

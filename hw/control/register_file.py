@@ -1,0 +1,192 @@
+"""The AXI4-Lite register file."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib.wiring import In, Out
+
+from hw import __version__
+from hw.cells import Cell
+from hw.commands import REGIONS, SCALARS
+from hw.config import Config
+from hw.control.counters import COUNTER_BITS, NAMES
+from hw.manifest import manifest_hash
+from hw.registers import (
+    ADDRESS_WIDTH,
+    CONTROL_IRQ_CLEAR,
+    CONTROL_SOFT_RESET,
+    CONTROL_START,
+    IDENTIFICATION,
+    REGISTERS,
+)
+
+
+def version_word() -> int:
+    """Return register VERSION of this generator."""
+    major, minor, patch = (int(part) for part in __version__.split(".")[:3])
+    return major << 16 | minor << 8 | patch
+
+
+class RegisterFile(Cell):
+    """AXI4-Lite slave, one access at a time; every address answers OKAY, unused ones read 0.
+
+    Attributes
+    ----------
+    s_axi_* : the bus
+    start, soft_reset, irq_clear : pulses
+    irq_enable, program_offset, program_count, watchdog, scalars, bases, limits : rw registers
+    status : 4 bits; fault_code, fault_unit, fault_index, fault_address : fault record
+    cycles, commands : of the run
+    counter_select, counter_value : to the counters
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.cell_name = "tilewright_registers"
+        self.bus = {
+            "s_axi_awaddr": In(ADDRESS_WIDTH),
+            "s_axi_awprot": In(3),
+            "s_axi_awvalid": In(1),
+            "s_axi_awready": Out(1),
+            "s_axi_wdata": In(32),
+            "s_axi_wstrb": In(4),
+            "s_axi_wvalid": In(1),
+            "s_axi_wready": Out(1),
+            "s_axi_bresp": Out(2),
+            "s_axi_bvalid": Out(1),
+            "s_axi_bready": In(1),
+            "s_axi_araddr": In(ADDRESS_WIDTH),
+            "s_axi_arprot": In(3),
+            "s_axi_arvalid": In(1),
+            "s_axi_arready": Out(1),
+            "s_axi_rdata": Out(32),
+            "s_axi_rresp": Out(2),
+            "s_axi_rvalid": Out(1),
+            "s_axi_rready": In(1),
+        }
+        super().__init__(
+            {
+                **self.bus,
+                "start": Out(1),
+                "soft_reset": Out(1),
+                "irq_clear": Out(1),
+                "irq_enable": Out(1),
+                "program_offset": Out(32),
+                "program_count": Out(32),
+                "watchdog": Out(32),
+                "scalars": Out(32 * SCALARS),
+                "bases": Out(64 * REGIONS),
+                "limits": Out(64 * REGIONS),
+                "status": In(4),
+                "fault_code": In(4),
+                "fault_unit": In(3),
+                "fault_index": In(32),
+                "fault_address": In(64),
+                "cycles": In(COUNTER_BITS),
+                "commands": In(32),
+                "counter_select": Out(range(len(NAMES))),
+                "counter_value": In(COUNTER_BITS),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        storage = {
+            name: Signal(32, name=name.lower())
+            for name, register in REGISTERS.items()
+            if register.access == "rw"
+        }
+
+        # Write: address and data may come in either order.
+        address = Signal(ADDRESS_WIDTH, reset_less=True)
+        data = Signal(32, reset_less=True)
+        strobe = Signal(4, reset_less=True)
+        has_address, has_data, answers = Signal(), Signal(), Signal()
+        writes = Signal()
+        m.d.comb += [
+            self.s_axi_awready.eq(~has_address),
+            self.s_axi_wready.eq(~has_data),
+            self.s_axi_bvalid.eq(answers),
+            writes.eq(has_address & has_data & ~answers),
+        ]
+        with m.If(self.s_axi_awvalid & self.s_axi_awready):
+            m.d.sync += [address.eq(self.s_axi_awaddr), has_address.eq(1)]
+        with m.If(self.s_axi_wvalid & self.s_axi_wready):
+            m.d.sync += [data.eq(self.s_axi_wdata), strobe.eq(self.s_axi_wstrb), has_data.eq(1)]
+        with m.If(answers & self.s_axi_bready):
+            m.d.sync += [answers.eq(0)]
+        control = Signal(3)
+        with m.If(writes):
+            m.d.sync += [answers.eq(1), has_address.eq(0), has_data.eq(0)]
+            with m.Switch(address[2:]):
+                for name, signal in storage.items():
+                    with m.Case(REGISTERS[name].address >> 2):
+                        for byte in range(4):
+                            with m.If(strobe[byte]):
+                                m.d.sync += signal.word_select(byte, 8).eq(
+                                    data.word_select(byte, 8)
+                                )
+                with m.Case(REGISTERS["CONTROL"].address >> 2):
+                    m.d.comb += control.eq(Mux(strobe[0], data[:3], 0))
+        m.d.comb += [
+            self.start.eq((control & CONTROL_START) != 0),
+            self.soft_reset.eq((control & CONTROL_SOFT_RESET) != 0),
+            self.irq_clear.eq((control & CONTROL_IRQ_CLEAR) != 0),
+            self.irq_enable.eq(storage["IRQ_ENABLE"][0]),
+            self.program_offset.eq(storage["PROGRAM_OFFSET"]),
+            self.program_count.eq(storage["PROGRAM_COUNT"]),
+            self.watchdog.eq(storage["WATCHDOG"]),
+            self.scalars.eq(Cat(storage[f"SCALAR{i}"] for i in range(SCALARS))),
+        ]
+        for name, port in (("BASE", self.bases), ("LIMIT", self.limits)):
+            m.d.comb += port.eq(
+                Cat(storage[f"{name}{i}_{half}"] for i in range(REGIONS) for half in ("LO", "HI"))
+            )
+
+        # Read: select, then answer.
+        values = {
+            "ID": IDENTIFICATION,
+            "VERSION": version_word(),
+            "HASH_LO": manifest_hash(config) & 0xFFFFFFFF,
+            "HASH_HI": manifest_hash(config) >> 32,
+            "ARRAY": config.rows | config.columns << 8 | config.lanes << 16,
+            "STATUS": self.status,
+            "FAULT_CODE": self.fault_code | (self.fault_unit << 8),
+            "FAULT_INDEX": self.fault_index,
+            "FAULT_ADDRESS_LO": self.fault_address[:32],
+            "FAULT_ADDRESS_HI": self.fault_address[32:],
+            "CYCLES_LO": self.cycles[:32],
+            "CYCLES_HI": self.cycles[32:],
+            "COMMANDS": self.commands,
+            **storage,
+        }
+        first_counter = min(r.address for n, r in REGISTERS.items() if n.startswith("COUNT_"))
+        read_address = Signal(ADDRESS_WIDTH, reset_less=True)
+        looks, has_value = Signal(), Signal()
+        value = Signal(32, reset_less=True)
+        offset = Signal(ADDRESS_WIDTH)
+        m.d.comb += [
+            offset.eq(read_address - first_counter),
+            self.counter_select.eq(offset >> 3),
+            self.s_axi_arready.eq(~looks & ~has_value),
+            self.s_axi_rvalid.eq(has_value),
+            self.s_axi_rdata.eq(value),
+        ]
+        with m.If(self.s_axi_arvalid & self.s_axi_arready):
+            m.d.sync += [read_address.eq(self.s_axi_araddr), looks.eq(1)]
+        with m.If(looks):
+            m.d.sync += [looks.eq(0), has_value.eq(1), value.eq(0)]
+            with m.Switch(read_address[2:]):
+                for name, source in values.items():
+                    with m.Case(REGISTERS[name].address >> 2):
+                        m.d.sync += value.eq(source)
+                for name, register in REGISTERS.items():
+                    if name.startswith("COUNT_"):
+                        with m.Case(register.address >> 2):
+                            m.d.sync += value.eq(
+                                self.counter_value[32:]
+                                if name.endswith("_HI")
+                                else self.counter_value[:32]
+                            )
+        with m.If(has_value & self.s_axi_rready):
+            m.d.sync += has_value.eq(0)
+        return m

@@ -1,0 +1,1 @@
+"""The DMA: AXI4 read and write engines, command fetch, and their assembly."""

@@ -1,0 +1,36 @@
+"""Commands as the hardware sees them: Amaranth layouts made from the one definition."""
+
+from amaranth.hdl import Cat, Value, signed, unsigned
+from amaranth.lib import data
+
+from hw.commands import LAYOUTS, Opcode
+
+INDEX_BITS = 24
+"""Bits of a command's index in a fault record."""
+
+
+def field_of(command: Value, opcode: Opcode, name: str) -> Value:
+    """Slice a field out of a raw 512-bit command."""
+    field = LAYOUTS[opcode][name]
+    value = command[field.offset : field.offset + field.width]
+    return value.as_signed() if field.signed else value
+
+
+def command_layout(opcode: Opcode) -> data.StructLayout:
+    """Return a struct of the opcode's fields; counts are resolved to 16 bits."""
+    return data.StructLayout(
+        {
+            name: signed(field.width) if field.signed else unsigned(field.width)
+            for name, field in LAYOUTS[opcode].items()
+        }
+    )
+
+
+def raw_bits(opcode: Opcode) -> int:
+    """Bits of a raw command that matter to the opcode's unit."""
+    return max(field.offset + field.width for field in LAYOUTS[opcode].values())
+
+
+def pack(command: Value, opcode: Opcode) -> Value:
+    """Return the raw command's fields as the bits of `command_layout(opcode)`."""
+    return Cat(field_of(command, opcode, name) for name in LAYOUTS[opcode])

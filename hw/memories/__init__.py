@@ -1,0 +1,1 @@
+"""Scratchpad, accumulators and row table."""

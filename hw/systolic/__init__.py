@@ -1,0 +1,1 @@
+"""The systolic array, its activation feeder and weight loader."""

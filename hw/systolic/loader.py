@@ -1,0 +1,288 @@
+"""The weight loader: stationary tiles from the scratchpad into the shadow weights."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from hw.cells import Cell, place
+from hw.commands import Opcode
+from hw.config import Config
+from hw.layouts import command_layout
+from hw.manifest import SP_READ_LATENCY
+from hw.systolic.transposer import Transposer
+from hw.systolic.walk import TileWalk
+
+SHIFT_LATENCY = 3
+"""Cycles from the decision to start a tile to its first row at the array's edge."""
+
+
+class WeightLoader(Cell):
+    """Prefetches tiles and shifts them in, last row first, one row a cycle without a gap.
+
+    Straight tiles are read two rows a word in falling order; transposed ones two columns a word
+    in rising order, through the transposer. A tile starts to shift when it is complete in the
+    loader's own memory and the shadow weights are free or about to be (`swap_soon`, SHIFT_LATENCY
+    cycles ahead of the swap at the array's edge). `tile_ready` pulses as soon as a row issued in
+    the next cycle, `feeder_latency` cycles ahead of the array, meets the whole tile in its shadow.
+
+    Attributes
+    ----------
+    command, command_valid, command_ready : resolved MATMUL commands
+    read_* : scratchpad reader
+    swap_soon : the swap reaches the array in SHIFT_LATENCY cycles
+    tile_ready : pulse
+    load_rows, w : to the array
+    """
+
+    def __init__(self, config: Config, *, feeder_latency: int) -> None:
+        self.config = config
+        self.feeder_latency = feeder_latency
+        self.cell_name = "tilewright_weight_loader"
+        self.transposer = Transposer(config)
+        super().__init__(
+            {
+                "command": In(command_layout(Opcode.MATMUL).size),
+                "command_valid": In(1),
+                "command_ready": Out(1),
+                "read_valid": Out(1),
+                "read_ready": In(1),
+                "read_address": Out((config.sp_words - 1).bit_length()),
+                "read_data": In(8 * config.word_bytes),
+                "swap_soon": In(1),
+                "tile_ready": Out(1),
+                "load_rows": Out(config.rows),
+                "w": Out(config.weight_bits * config.columns),
+            }
+        )
+
+    def cells(self) -> list[Cell]:
+        return [self.transposer]
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        rows, columns, panel = config.rows, config.columns, config.panel
+        word_bits = 8 * config.word_bytes
+        address_bits = len(self.read_address)
+        sub_bits = max(1, (panel // min(rows, columns) - 1).bit_length())
+
+        # Prefetch: one request a word, as many under way as the queue has room for.
+        command = Signal(command_layout(Opcode.MATMUL))
+        incoming = data.View(command_layout(Opcode.MATMUL), self.command)
+        active = Signal()
+        transposed = command.transposed
+        walk = TileWalk(
+            m, kt=command.kt, nt=command.nt, k_outer=command.k_outer, prefix="prefetch"
+        )
+        word = Signal(range(panel), reset_less=True)  # word of the tile
+        base = Signal(address_bits, reset_less=True)  # the panel's
+        offset = Signal(address_bits, reset_less=True)  # of the tile in its panel
+        sub = Signal(sub_bits, reset_less=True)
+        words = Signal(range(panel + 1))
+        m.d.comb += [
+            words.eq(Mux(transposed, columns // 2, rows // 2)),
+            self.read_address.eq(
+                base + offset + Mux(transposed, word, words - 1 - word),
+            ),
+        ]
+        depth = max(panel, 8)
+        free = Signal(range(depth + 1), init=depth)
+        issued = Signal()
+        m.d.comb += [
+            self.read_valid.eq(active & (free != 0)),
+            issued.eq(self.read_valid & self.read_ready),
+        ]
+        tile_issued = Signal()
+        m.d.comb += tile_issued.eq(issued & (word == words - 1))
+        empty_command = (incoming.m == 0) | (incoming.kt == 0) | (incoming.nt == 0)
+        m.d.comb += self.command_ready.eq(~active | (tile_issued & walk.last))
+        with m.If(issued):
+            m.d.sync += word.eq(word + 1)
+        with m.If(tile_issued):
+            m.d.sync += word.eq(0)
+            walk.advance(m)
+            # Straight: a panel holds W / C tiles along N and runs along K; transposed: W / R tiles
+            # along K, and it runs along N.
+            major_step = Mux(transposed, walk.k_step, walk.n_step)
+            major_reset = Mux(transposed, walk.k_reset, walk.n_reset)
+            minor_step = Mux(transposed, walk.n_step, walk.k_step)
+            minor_reset = Mux(transposed, walk.n_reset, walk.k_reset)
+            last_sub = Mux(transposed, panel // rows - 1, panel // columns - 1)
+            with m.If(major_reset):
+                m.d.sync += [sub.eq(0), base.eq(command.w_addr)]
+            with m.Elif(major_step):
+                with m.If(sub == last_sub):
+                    m.d.sync += [sub.eq(0), base.eq(base + command.w_stride)]
+                with m.Else():
+                    m.d.sync += sub.eq(sub + 1)
+            with m.If(minor_reset):
+                m.d.sync += offset.eq(0)
+            with m.Elif(minor_step):
+                m.d.sync += offset.eq(offset + words)
+            with m.If(walk.last):
+                m.d.sync += active.eq(0)
+        with m.If(self.command_valid & self.command_ready):
+            m.d.sync += [
+                command.eq(incoming),
+                active.eq(~empty_command),
+                word.eq(0),
+                sub.eq(0),
+                base.eq(incoming.w_addr),
+                offset.eq(0),
+            ]
+
+        # What comes back, with what is to be done with it.
+        note_shape = data.StructLayout({"sub": sub_bits, "transposed": 1, "last": 1})
+        note = Signal(note_shape)
+        m.d.comb += [
+            note.sub.eq(sub),
+            note.transposed.eq(transposed),
+            note.last.eq(word == words - 1),
+        ]
+        arrived, arrived_note = issued, note.as_value()
+        for stage in range(SP_READ_LATENCY):
+            later = Signal(name=f"arrived_{stage}")
+            later_note = Signal(note_shape.size, name=f"note_{stage}", reset_less=True)
+            m.d.sync += [later.eq(arrived), later_note.eq(arrived_note)]
+            arrived, arrived_note = later, later_note
+        m.submodules.words = fifo = SyncFIFOBuffered(
+            width=word_bits + note_shape.size, depth=depth
+        )
+        head = data.View(note_shape, fifo.r_data[word_bits:])
+        head_word = fifo.r_data[:word_bits]
+        m.d.comb += [fifo.w_en.eq(arrived), fifo.w_data.eq(Cat(self.read_data, arrived_note))]
+        popped = Signal()
+        m.d.comb += [popped.eq(fifo.r_en & fifo.r_rdy)]
+        with m.If(issued & ~popped):
+            m.d.sync += free.eq(free - 1)
+        with m.Elif(popped & ~issued):
+            m.d.sync += free.eq(free + 1)
+
+        # Complete straight tiles in the queue; counted late enough for its output to keep up.
+        stored = arrived & data.View(note_shape, arrived_note).last
+        stored &= ~data.View(note_shape, arrived_note).transposed
+        stored1, stored2 = Signal(), Signal()
+        m.d.sync += [stored1.eq(stored), stored2.eq(stored1)]
+        tiles = Signal(range(depth + 1))
+        take_straight = Signal()
+        with m.If(stored2 & ~take_straight):
+            m.d.sync += tiles.eq(tiles + 1)
+        with m.Elif(take_straight & ~stored2):
+            m.d.sync += tiles.eq(tiles - 1)
+
+        # Into the transposer: a column a cycle while a buffer is free.
+        full = Signal(2)
+        write_buffer, read_buffer = Signal(), Signal()
+        column = Signal(range(columns))
+        writes = Signal()
+        m.d.comb += writes.eq(fifo.r_rdy & head.transposed & ~full.bit_select(write_buffer, 1))
+        half = Signal(8 * panel)
+        m.d.comb += half.eq(Mux(column[0], head_word[8 * panel :], head_word[: 8 * panel]))
+        write1 = Signal()
+        buffer1 = Signal(reset_less=True)
+        column1 = Signal(range(columns), reset_less=True)
+        data1 = Signal(8 * rows, reset_less=True)
+        m.d.sync += [
+            write1.eq(writes),
+            buffer1.eq(write_buffer),
+            column1.eq(column),
+            data1.eq(half.word_select(head.sub, 8 * rows)),
+        ]
+        with m.If(writes):
+            m.d.sync += column.eq(column + 1)
+            with m.If(column == columns - 1):
+                m.d.sync += [
+                    column.eq(0),
+                    full.bit_select(write_buffer, 1).eq(1),
+                    write_buffer.eq(~write_buffer),
+                ]
+
+        # Shift a tile in: `row` counts the rows, R - 1 first.
+        shifting = Signal()
+        from_transposer = Signal(reset_less=True)
+        row = Signal(range(rows), reset_less=True)
+        shadow_free = Signal(init=1)
+        free_now = shadow_free | self.swap_soon
+        transposer_busy = Signal()
+        m.d.comb += transposer_busy.eq(full.any() | (column != 0))
+        start_transposed = full.bit_select(read_buffer, 1)
+        start_straight = (tiles != 0) & ~transposer_busy & fifo.r_rdy & ~head.transposed
+        done = Signal()
+        m.d.comb += done.eq(shifting & (row == rows - 1))
+        can_start = Signal()
+        m.d.comb += can_start.eq(~shifting & free_now)
+        start = Signal()
+        m.d.comb += [
+            start.eq(can_start & (start_transposed | start_straight)),
+            take_straight.eq(can_start & start_straight & ~start_transposed),
+        ]
+        with m.If(self.swap_soon):
+            m.d.sync += shadow_free.eq(1)
+        with m.If(start):
+            m.d.sync += [
+                shifting.eq(1),
+                row.eq(0),
+                from_transposer.eq(start_transposed),
+                shadow_free.eq(0),
+            ]
+        with m.If(shifting):
+            m.d.sync += row.eq(row + 1)
+        with m.If(done):
+            m.d.sync += shifting.eq(0)
+            with m.If(from_transposer):
+                m.d.sync += [
+                    full.bit_select(read_buffer, 1).eq(0),
+                    read_buffer.eq(~read_buffer),
+                ]
+        straight_pop = shifting & ~from_transposer & row[0]
+        m.d.comb += fifo.r_en.eq(straight_pop | (writes & (column[0] == 1)))
+
+        transposer_row = Signal(8 * columns)
+        place(
+            m,
+            "transposer",
+            self.transposer,
+            write=write1,
+            write_buffer=buffer1,
+            write_column=column1,
+            column=data1,
+            read_buffer=read_buffer,
+            read_row=rows - 1 - row,
+            row=transposer_row,
+        )
+
+        # Two registers to the array's edge: the straight row waits one cycle for the transposer's.
+        straight1 = Signal(8 * columns, reset_less=True)
+        shift1, shift2 = Signal(), Signal()
+        transposed1 = Signal(reset_less=True)
+        row1 = Signal(range(rows), reset_less=True)
+        straight_half = Mux(row[0], head_word[: 8 * panel], head_word[8 * panel :])
+        bytes2 = Signal(8 * columns, reset_less=True)
+        m.d.sync += [
+            straight1.eq(straight_half.word_select(head.sub, 8 * columns)),
+            shift1.eq(shifting),
+            transposed1.eq(from_transposer),
+            row1.eq(row),
+            shift2.eq(shift1),
+            bytes2.eq(Mux(transposed1, transposer_row, straight1)),
+        ]
+        rows2 = Signal(rows)
+        m.d.sync += rows2.eq(
+            Mux(shift1, Cat(row1 >= index for index in range(rows)), 0),
+        )
+        m.d.comb += [
+            self.load_rows.eq(rows2),
+            self.w.eq(
+                Cat(
+                    bytes2.word_select(index, 8)[: config.weight_bits] for index in range(columns)
+                )
+            ),
+        ]
+
+        # Row j of the tile leaves at t + j (t: first cycle of `shifting`, one behind the decision)
+        # and is in the shadow from cycle t + j + SHIFT_LATENCY on; a pass issued at cycle u swaps
+        # at u + feeder_latency and sees `tile_ready` of cycle u - 1 at the latest.
+        at = max(0, rows - 1 + SHIFT_LATENCY - self.feeder_latency - 1)
+        m.d.comb += self.tile_ready.eq(shifting & (row == at))
+        return m

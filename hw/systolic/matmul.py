@@ -1,0 +1,255 @@
+"""The MATMUL unit: passes over tiles, from scratchpad rows to accumulator words."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.wiring import In, Out
+
+from hw.cells import Cell, place
+from hw.commands import Opcode, XMode
+from hw.config import Config
+from hw.layouts import command_layout
+from hw.manifest import SP_READ_LATENCY
+from hw.memories.accumulator import WRITE_LATENCY
+from hw.systolic.array import SystolicArray, array_latency
+from hw.systolic.feeder import FEEDER_LATENCY, Feeder
+from hw.systolic.loader import SHIFT_LATENCY, WeightLoader
+from hw.systolic.walk import TileWalk
+
+ISSUE_TO_ARRAY = SP_READ_LATENCY + FEEDER_LATENCY
+"""Cycles from a row's scratchpad request to its activations at the array."""
+LEAST_PASS = 8
+"""Least cycles of a pass: covers the accumulators' read-modify-write."""
+
+
+class MatmulUnit(Cell):
+    """Runs MATMUL commands; tile follows tile, and command follows command, without a bubble.
+
+    A pass lasts max(m, R, 8) cycles. The unit takes a command when loader and feeder both can.
+
+    Attributes
+    ----------
+    command, command_valid, command_ready : resolved command
+    done : pulse, the command's last word is written and visible
+    feeder_read_*, loader_read_* : scratchpad readers (the feeder is never refused)
+    scale_address, scale_m, scale_e : row table, (m, e) SCALE_LATENCY behind the address
+    sums, sum_valid, sum_accumulate, sum_address : to the accumulators
+    busy, stall_weights, stall_short, draining : what the unit does in this cycle
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.cell_name = "tilewright_matmul"
+        self.array = SystolicArray(config)
+        self.feeder = Feeder(config)
+        self.loader = WeightLoader(config, feeder_latency=ISSUE_TO_ARRAY)
+        sp_address = (config.sp_words - 1).bit_length()
+        word = 8 * config.word_bytes
+        super().__init__(
+            {
+                "command": In(command_layout(Opcode.MATMUL).size),
+                "command_valid": In(1),
+                "command_ready": Out(1),
+                "done": Out(1),
+                "feeder_read_valid": Out(1),
+                "feeder_read_address": Out(sp_address),
+                "feeder_read_data": In(word),
+                "loader_read_valid": Out(1),
+                "loader_read_ready": In(1),
+                "loader_read_address": Out(sp_address),
+                "loader_read_data": In(word),
+                "scale_address": Out((config.scale_rows - 1).bit_length()),
+                "scale_m": In(2),
+                "scale_e": In(4),
+                "sums": Out(config.psum_bits * config.columns),
+                "sum_valid": Out(1),
+                "sum_accumulate": Out(1),
+                "sum_address": Out((config.acc_words - 1).bit_length()),
+                "busy": Out(1),
+                "stall_weights": Out(1),
+                "stall_short": Out(1),
+                "draining": Out(1),
+            }
+        )
+
+    def cells(self) -> list[Cell]:
+        return [self.array, self.feeder, self.loader]
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        layout = command_layout(Opcode.MATMUL)
+        subs = config.panel // config.rows
+        sub_bits = len(self.feeder.sub)
+        command = Signal(layout)
+        incoming = data.View(layout, self.command)
+
+        # A command goes to loader and feeder in the same cycle.
+        loader_ready = Signal()
+        feeder_ready = Signal()
+        taken = Signal()
+        m.d.comb += [
+            self.command_ready.eq(loader_ready & feeder_ready),
+            taken.eq(self.command_valid & self.command_ready),
+        ]
+
+        # The feeder holds a second command, so that the loader may prefetch its weights.
+        active = Signal()
+        waiting = Signal()
+        following = Signal(layout)
+        finish = Signal()  # the last row of the command is issued, or there is none
+        m.d.comb += feeder_ready.eq(~waiting)
+
+        walk = TileWalk(m, kt=command.kt, nt=command.nt, k_outer=command.k_outer, prefix="pass")
+        row = Signal(16)
+        sub = Signal(sub_bits)
+        panel_address = Signal(16, reset_less=True)
+        acc_tile = Signal(16, reset_less=True)
+        tile_ready = Signal()
+        ready = Signal()
+        least = Signal(range(LEAST_PASS))
+        empty = Signal()
+        m.d.comb += empty.eq((command.m == 0) | (command.kt == 0) | (command.nt == 0))
+
+        first_row = row == 0
+        last_row = row + 1 == command.m
+        issue = Signal()
+        m.d.comb += [
+            issue.eq(active & ~empty & (~first_row | (ready & (least == 0)))),
+            finish.eq(active & (empty | (issue & last_row & walk.last))),
+            self.busy.eq(issue),
+            self.stall_weights.eq(active & ~empty & first_row & ~ready),
+            self.stall_short.eq(active & ~empty & first_row & ready & (least != 0)),
+        ]
+        with m.If(tile_ready):
+            m.d.sync += ready.eq(1)
+        with m.Elif(issue & first_row):
+            m.d.sync += ready.eq(0)
+        with m.If(issue & first_row):
+            m.d.sync += least.eq(LEAST_PASS - 1)
+        with m.Elif(least != 0):
+            m.d.sync += least.eq(least - 1)
+        with m.If(issue):
+            m.d.sync += row.eq(row + 1)
+            with m.If(last_row):
+                m.d.sync += row.eq(0)
+                walk.advance(m)
+                with m.If(walk.k_reset):
+                    m.d.sync += [sub.eq(0), panel_address.eq(command.x_addr)]
+                with m.Elif(walk.k_step):
+                    with m.If(sub == subs - 1):
+                        m.d.sync += [
+                            sub.eq(0),
+                            panel_address.eq(panel_address + command.x_stride),
+                        ]
+                    with m.Else():
+                        m.d.sync += sub.eq(sub + 1)
+                with m.If(walk.n_reset):
+                    m.d.sync += acc_tile.eq(command.acc_addr)
+                with m.Elif(walk.n_step):
+                    m.d.sync += acc_tile.eq(acc_tile + command.acc_stride)
+
+        def start(source: data.View) -> list:
+            return [
+                command.eq(source),
+                row.eq(0),
+                sub.eq(0),
+                panel_address.eq(source.x_addr),
+                acc_tile.eq(source.acc_addr),
+            ]
+
+        with m.If(~active | finish):
+            with m.If(waiting):
+                m.d.sync += [*start(following), active.eq(1), waiting.eq(0)]
+            with m.Else():
+                m.d.sync += [*start(incoming), active.eq(taken)]
+        with m.Elif(taken):
+            m.d.sync += [following.eq(incoming), waiting.eq(1)]
+
+        bytes_mode = (command.mode == XMode.S8) | (command.mode == XMode.U8)
+        m.d.comb += [
+            self.feeder_read_valid.eq(issue),
+            self.feeder_read_address.eq(panel_address + Mux(bytes_mode, row >> 1, row)),
+            self.scale_address.eq(command.scale + row),
+        ]
+
+        # What the feeder needs to know of a row travels beside its word.
+        note_shape = data.StructLayout({"sub": sub_bits, "half": 1, "mode": 3})
+        note = Signal(note_shape)
+        m.d.comb += [note.sub.eq(sub), note.half.eq(row[0]), note.mode.eq(command.mode)]
+        at_word = note.as_value()
+        for stage in range(SP_READ_LATENCY):
+            later = Signal(note_shape.size, name=f"note_{stage}", reset_less=True)
+            m.d.sync += later.eq(at_word)
+            at_word = later
+        word_note = data.View(note_shape, at_word)
+        activations = Signal(9 * config.rows)
+        place(
+            m,
+            "feeder",
+            self.feeder,
+            word=self.feeder_read_data,
+            sub=word_note.sub,
+            half=word_note.half,
+            mode=word_note.mode,
+            m=self.scale_m,
+            e=self.scale_e,
+            a=activations,
+        )
+
+        swaps = Signal(ISSUE_TO_ARRAY)
+        m.d.sync += swaps.eq(Cat(issue & first_row, swaps))
+        load_rows = Signal(config.rows)
+        weights = Signal(config.weight_bits * config.columns)
+        place(
+            m,
+            "loader",
+            self.loader,
+            command=self.command,
+            command_valid=taken,
+            command_ready=loader_ready,
+            read_valid=self.loader_read_valid,
+            read_ready=self.loader_read_ready,
+            read_address=self.loader_read_address,
+            read_data=self.loader_read_data,
+            swap_soon=swaps[ISSUE_TO_ARRAY - SHIFT_LATENCY - 1],
+            tile_ready=tile_ready,
+            load_rows=load_rows,
+            w=weights,
+        )
+        place(
+            m,
+            "array",
+            self.array,
+            a=activations,
+            swap=swaps[-1],
+            load_rows=load_rows,
+            w=weights,
+            p=self.sums,
+        )
+
+        # Control of a row's sums, from its issue to column 0 of the accumulators.
+        control_shape = data.StructLayout({"accumulate": 1, "address": len(self.sum_address)})
+        control = Signal(control_shape)
+        m.d.comb += [
+            control.accumulate.eq(command.accumulate | (walk.k != 0)),
+            control.address.eq(acc_tile + row),
+        ]
+        delay = ISSUE_TO_ARRAY + array_latency(config.rows)
+        size = control_shape.size
+        line = Signal(size * delay, reset_less=True)
+        valid_line = Signal(delay)
+        m.d.sync += [
+            line.eq(Cat(control, line)[: size * delay]),
+            valid_line.eq(Cat(issue, valid_line)[:delay]),
+        ]
+        at_column0 = data.View(control_shape, line[-size:])
+        m.d.comb += [
+            self.sum_valid.eq(valid_line[-1]),
+            self.sum_accumulate.eq(at_column0.accumulate),
+            self.sum_address.eq(at_column0.address),
+        ]
+        # The command is done when its last row has passed the last column and is written.
+        done_line = Signal(delay + config.columns + WRITE_LATENCY)
+        m.d.sync += done_line.eq(Cat(finish, done_line)[: len(done_line)])
+        m.d.comb += [self.done.eq(done_line[-1]), self.draining.eq(done_line.any())]
+        return m

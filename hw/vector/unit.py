@@ -1,0 +1,518 @@
+"""The VECTOR unit: sequencer, lanes, output, statistics and the row unit."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import data
+from amaranth.lib.wiring import In, Out
+
+from hw.cells import Cell, place
+from hw.commands import Mul, Opcode, Post, Pre
+from hw.commands import Out as OutFormat
+from hw.config import Config
+from hw.layouts import command_layout
+from hw.manifest import SP_READ_LATENCY
+from hw.memories.row_table import EXPONENT_BITS, F1_BITS, F2_BITS, FACTOR_BITS, SCALE_LATENCY
+from hw.tables import INVERSE_MANTISSA
+from hw.vector import lane as stages
+from hw.vector.lane import LANE_LATENCY, Lane
+from hw.vector.row_unit import RowUnit
+from hw.vector.statistics import Statistics, statistics_latency
+
+TO_LANE = SP_READ_LATENCY + 1
+"""Cycles from an item's issue to stage 0 of the lanes."""
+LEAST_GROUP = 4
+"""Least cycles of a group, for the read-modify-write of row statistics."""
+COUNTERS_AHEAD = 3
+"""Cycles the output's counters run ahead of the lanes' results, to make masks and addresses."""
+
+
+class VectorUnit(Cell):
+    """Runs VECTOR and ROW commands, one at a time; the pipeline drains between them.
+
+    Groups of L columns outer, rows inner, one item a cycle; the channel parameters a group needs
+    go ahead of its rows as items of their own.
+
+    Attributes
+    ----------
+    command, is_row, command_valid, command_ready : resolved VECTOR or ROW command, low bits
+    done : pulse, the last write is visible
+    acc_read_* : accumulator reader; sp_read_*, sp_write_* : scratchpad (writes never refused)
+    the row table's ports
+    busy, stall_operand, stall_row, draining : what the unit does in this cycle
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.cell_name = "tilewright_vector"
+        self.lane = Lane(functions=config.functions)
+        self.row_unit = RowUnit(config)
+        self.stat_bits = (config.stat_rows - 1).bit_length()
+        self.scale_bits = (config.scale_rows - 1).bit_length()
+        self.statistics = Statistics(
+            lanes=config.lanes, stat_bits=self.stat_bits, scale_bits=self.scale_bits
+        )
+        word = 8 * config.word_bytes
+        sp_address = (config.sp_words - 1).bit_length()
+        size = max(command_layout(Opcode.VECTOR).size, command_layout(Opcode.ROW).size)
+        super().__init__(
+            {
+                "command": In(size),
+                "is_row": In(1),
+                "command_valid": In(1),
+                "command_ready": Out(1),
+                "done": Out(1),
+                "acc_read_valid": Out(1),
+                "acc_read_ready": In(1),
+                "acc_read_address": Out((config.acc_words - 1).bit_length()),
+                "acc_read_data": In(32 * config.columns),
+                "sp_read_valid": Out(1),
+                "sp_read_ready": In(1),
+                "sp_read_address": Out(sp_address),
+                "sp_read_data": In(word),
+                "sp_write_valid": Out(1),
+                "sp_write_address": Out(sp_address),
+                "sp_write_data": Out(word),
+                "sp_write_mask": Out(config.word_bytes // config.lanes),
+                "scale_address": Out(self.scale_bits),
+                "scale_m": In(2),
+                "scale_e": In(4),
+                "early_stat": Out(self.stat_bits),
+                "early_f1": In(signed(F1_BITS)),
+                "early_factor": In(FACTOR_BITS),
+                "early_exponent": In(EXPONENT_BITS),
+                "update_scale": Out(self.scale_bits),
+                "update_stat": Out(self.stat_bits),
+                "f1": In(signed(F1_BITS)),
+                "f2": In(F2_BITS),
+                "magnitude": In(16),
+                "write_scale": Out(1),
+                "write_scale_address": Out(self.scale_bits),
+                "write_magnitude": Out(16),
+                "write_f1": Out(1),
+                "write_f2": Out(1),
+                "write_factor": Out(1),
+                "write_stat_address": Out(self.stat_bits),
+                "write_f1_data": Out(signed(F1_BITS)),
+                "write_f2_data": Out(F2_BITS),
+                "write_factor_data": Out(FACTOR_BITS),
+                "write_exponent_data": Out(EXPONENT_BITS),
+                "busy": Out(1),
+                "stall_operand": Out(1),
+                "stall_row": Out(1),
+                "draining": Out(1),
+            }
+        )
+
+    def cells(self) -> list[Cell]:
+        return [self.lane, self.row_unit, self.statistics]
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        lanes, panel, columns = config.lanes, config.panel, config.columns
+        layout = command_layout(Opcode.VECTOR)
+        command = Signal(layout)
+        incoming = data.View(layout, self.command[: layout.size])
+
+        def delayed(name: str, value: Value, cycles: int, reset_less: bool = True) -> Value:
+            for cycle in range(cycles):
+                later = Signal(value.shape(), name=f"{name}_{cycle}", reset_less=reset_less)
+                m.d.sync += later.eq(value)
+                value = later
+            return value
+
+        # One command at a time.
+        running = Signal()  # VECTOR from its start to `done`
+        issuing = Signal()  # items are left to issue
+        row_active, row_was_active = Signal(), Signal()
+        start = Signal()
+        m.d.comb += [
+            self.command_ready.eq(~running & ~row_active & ~row_was_active),
+            start.eq(self.command_valid & self.command_ready),
+        ]
+        m.d.sync += row_was_active.eq(row_active)
+
+        # --- Issue: parameters of a group, then its rows.
+        needs = Signal(5)
+        affine = incoming.post == Post.AFFINE
+        channel_mul = incoming.mul == Mul.CHANNEL
+        incoming_needs = Signal(5)
+        m.d.comb += incoming_needs.eq(
+            Cat(
+                channel_mul,
+                channel_mul,
+                incoming.bias | affine,
+                incoming.bias | affine,
+                incoming.post != Post.NONE,
+            )
+        )
+        left = Signal(5)  # parameters of the group still to issue
+        row = Signal(16)
+        group = Signal(range(max(2, panel // lanes)))  # in its panel
+        tile_group = Signal(range(max(2, columns // lanes)))  # in its accumulator tile
+        panels_left = Signal(16)
+        least = Signal(range(LEAST_GROUP))
+        in_panel = Signal(16, reset_less=True)
+        par_panel = Signal(16, reset_less=True)
+        acc_tile = Signal(16, reset_less=True)
+
+        parameter = Signal()
+        number = Signal(range(5))
+        m.d.comb += parameter.eq(left.any())
+        for index in reversed(range(5)):
+            with m.If(left[index]):
+                m.d.comb += number.eq(index)
+        from_sp = Signal()
+        needs_acc = Signal()
+        needs_sp = Signal()
+        m.d.comb += [
+            from_sp.eq(command.source == 1),
+            needs_acc.eq(~parameter & ~from_sp),
+            needs_sp.eq(parameter | from_sp | (command.post == Post.RESIDUAL)),
+        ]
+        pace = Signal()  # a group's last row waits for the group's least length
+        last_row = row + 1 == command.m
+        m.d.comb += pace.eq(parameter | ~last_row | (least == 0))
+        # Both grants, or none: a request is shown only if the other side can be had.
+        acc_free = ~needs_acc | self.acc_read_ready
+        sp_free = ~needs_sp | self.sp_read_ready
+        issue = Signal()
+        m.d.comb += [
+            issue.eq(issuing & pace & acc_free & sp_free),
+            self.acc_read_valid.eq(issue & needs_acc),
+        ]
+        last_group_of_panel = group == panel // lanes - 1
+        last_group_of_tile = tile_group == columns // lanes - 1
+        last_group = last_group_of_panel & (panels_left == 1)
+        issue_row = Signal()
+        last_issue = Signal()
+        m.d.comb += [
+            issue_row.eq(issue & ~parameter),
+            last_issue.eq(issue_row & last_row & last_group),
+        ]
+        with m.If(least != 0):
+            m.d.sync += least.eq(least - 1)
+        with m.If(issue & parameter):
+            m.d.sync += left.eq(left & (left - 1)[:5])
+        with m.If(issue_row):
+            with m.If(row == 0):
+                m.d.sync += least.eq(LEAST_GROUP - 1)
+            with m.If(~last_row):
+                m.d.sync += row.eq(row + 1)
+            with m.Else():
+                m.d.sync += [row.eq(0), left.eq(needs)]
+                with m.If(last_group_of_tile):
+                    m.d.sync += [tile_group.eq(0), acc_tile.eq(acc_tile + command.acc_stride)]
+                with m.Else():
+                    m.d.sync += tile_group.eq(tile_group + 1)
+                with m.If(last_group_of_panel):
+                    m.d.sync += [
+                        group.eq(0),
+                        panels_left.eq(panels_left - 1),
+                        in_panel.eq(in_panel + command.in_stride),
+                        par_panel.eq(par_panel + command.par_stride),
+                    ]
+                with m.Else():
+                    m.d.sync += group.eq(group + 1)
+                with m.If(last_group):
+                    m.d.sync += issuing.eq(0)
+
+        empty = (incoming.m == 0) | (incoming.panels == 0)
+        nothing = Signal()  # an empty command was started
+        m.d.sync += nothing.eq(start & ~self.is_row & empty)
+        with m.If(start & ~self.is_row):
+            m.d.sync += [
+                command.eq(incoming),
+                running.eq(1),
+                issuing.eq(~empty),
+                needs.eq(incoming_needs),
+                left.eq(incoming_needs),
+                row.eq(0),
+                group.eq(0),
+                tile_group.eq(0),
+                panels_left.eq(incoming.panels),
+                least.eq(0),
+                in_panel.eq(incoming.in_addr),
+                par_panel.eq(incoming.par_addr),
+                acc_tile.eq(incoming.acc_addr),
+            ]
+
+        # --- Operands: the group's lanes of the words, at stage 0 of the lanes.
+        group_at_word = delayed("group_at_word", group, SP_READ_LATENCY)
+        tile_at_word = delayed("tile_at_word", tile_group, SP_READ_LATENCY)
+        operands = Signal(16 * lanes, reset_less=True)
+        accs = Signal(32 * lanes, reset_less=True)
+        m.d.sync += [
+            operands.eq(self.sp_read_data.word_select(group_at_word, 16 * lanes)),
+            accs.eq(self.acc_read_data.word_select(tile_at_word, 32 * lanes)),
+        ]
+
+        # --- Row values, each at the stage that uses it.
+        m.d.comb += self.scale_address.eq(command.scale_in + row)
+        stat_row = (command.stat + row)[: self.stat_bits]
+        m.d.comb += self.early_stat.eq(
+            delayed("early_stat", stat_row, TO_LANE + stages.STAGE_F1 - 1)
+        )
+        pre_multiplier = Signal(16, reset_less=True)
+        with m.Switch(self.scale_m):
+            for mantissa, value in INVERSE_MANTISSA.items():
+                with m.Case(mantissa - 4):
+                    m.d.sync += pre_multiplier.eq(value)
+        with m.If(command.pre == Pre.CENTER):
+            m.d.sync += pre_multiplier.eq(command.imm)
+        assert SCALE_LATENCY + 1 == TO_LANE + stages.STAGE_PRE
+        scale_e = delayed("scale_e", self.scale_e, TO_LANE + stages.STAGE_SHIFT - SCALE_LATENCY - 1)
+        factor = delayed("factor", self.early_factor, stages.STAGE_MULTIPLIER - stages.STAGE_F1)
+        exponent = delayed(
+            "exponent", self.early_exponent, stages.STAGE_SHIFT - stages.STAGE_F1 - 1
+        )
+        row_shift = Signal(6, reset_less=True)
+        with m.Switch(command.mul):
+            with m.Case(Mul.CHANNEL):
+                m.d.sync += row_shift.eq(Mux(command.pre == Pre.ROW_SCALE, scale_e, 8))
+            with m.Case(Mul.ROW):
+                m.d.sync += row_shift.eq(exponent + command.shift)
+            with m.Default():
+                m.d.sync += row_shift.eq(command.shift)
+        row_multiplier = Mux(command.mul == Mul.ROW, factor, command.imm)
+
+        # --- Parameter items, picked up on their way down.
+        def taken(name: str, index: int, stage: int) -> Value:
+            first = Signal(name=f"issue_{name}")
+            m.d.comb += first.eq(issue & parameter & (number == index))
+            return delayed(f"take_{name}", first, TO_LANE + stage, reset_less=False)
+
+        take = {
+            "take_multiplier": taken("multiplier", 0, stages.STAGE_MULTIPLIER),
+            "take_shift": taken("shift", 1, stages.STAGE_SHIFT),
+            "take_channel": taken("channel", 4, stages.STAGE_CHANNEL),
+        }
+        for name, index in (("bias_low", 2), ("bias_high", 3)):
+            early = taken(name, index, stages.STAGE_BIAS)
+            late = delayed(
+                f"take_{name}_late", early, stages.STAGE_AFFINE - stages.STAGE_BIAS, False
+            )
+            take[f"take_{name}"] = Mux(command.post == Post.AFFINE, late, early)
+
+        # --- The output's own counters follow the items.
+        arrives = delayed(
+            "arrives", issue_row, TO_LANE + LANE_LATENCY - COUNTERS_AHEAD, reset_less=False
+        )
+        out_row = Signal(16)
+        out_group = Signal(range(max(2, panel // lanes)))
+        out_column = Signal(17)
+        out_panel = Signal(16, reset_less=True)
+        out_first = Signal()
+        with m.If(start):
+            m.d.sync += [
+                out_row.eq(0),
+                out_group.eq(0),
+                out_column.eq(0),
+                out_panel.eq(incoming.out_addr),
+                out_first.eq(1),
+            ]
+        with m.Elif(arrives):
+            m.d.sync += out_row.eq(out_row + 1)
+            with m.If(out_row + 1 == command.m):
+                m.d.sync += [
+                    out_row.eq(0),
+                    out_first.eq(0),
+                    out_column.eq(out_column + lanes),
+                    out_group.eq(out_group + 1),
+                ]
+                with m.If(out_group == panel // lanes - 1):
+                    m.d.sync += [out_group.eq(0), out_panel.eq(out_panel + command.out_stride)]
+
+        wide_out = command.out == OutFormat.S16
+        limit = Signal(17, reset_less=True)
+        causal_limit = command.row0 + out_row + 1
+        m.d.sync += limit.eq(
+            Mux(
+                command.causal & (causal_limit < command.valid),
+                causal_limit,
+                command.valid,
+            )
+        )
+        column1 = delayed("column1", out_column, 1)
+        keep = Signal(lanes)
+        left_columns = Signal(signed(19))
+        m.d.comb += left_columns.eq(limit - column1)
+        m.d.sync += keep.eq(Cat(left_columns > index for index in range(lanes)))
+        keep3 = delayed("keep3", keep, 1)
+
+        info_layout = data.StructLayout(
+            {
+                "address": len(self.sp_write_address),
+                "half": 1,
+                "group": len(out_group),
+                "start": 1,
+                "stat": self.stat_bits,
+                "scale": self.scale_bits,
+            }
+        )
+        info = Signal(info_layout)
+        m.d.comb += [
+            info.address.eq(out_panel + Mux(wide_out, out_row, out_row >> 1)),
+            info.half.eq(out_row[0]),
+            info.group.eq(out_group),
+            info.start.eq(out_first & command.first),
+            info.stat.eq(command.stat + out_row),
+            info.scale.eq(command.scale_out + out_row),
+        ]
+        at_result = data.View(
+            info_layout, delayed("info", info.as_value(), COUNTERS_AHEAD)
+        )
+        result_valid = delayed("result_valid", arrives, COUNTERS_AHEAD, reset_less=False)
+
+        # --- Lanes.
+        results, maxima = [], []
+        for index in range(lanes):
+            result = Signal(signed(17), name=f"result_{index}")
+            maximum = Signal(signed(34), name=f"maximum_{index}")
+            place(
+                m,
+                f"lane_{index}",
+                self.lane,
+                acc=accs.word_select(index, 32),
+                operand=operands.word_select(index, 16),
+                pre_multiplier=pre_multiplier,
+                f1=self.early_f1,
+                row_multiplier=row_multiplier,
+                row_shift=row_shift,
+                **take,
+                **{
+                    name: getattr(command, name)
+                    for name in (
+                        "source",
+                        "pre",
+                        "mul",
+                        "bias",
+                        "function",
+                        "post",
+                        "out",
+                        "shift1",
+                        "shift2",
+                    )
+                },
+                keep=keep[index],
+                result=result,
+                maximum=maximum,
+            )
+            results.append(result)
+            maxima.append(maximum)
+
+        # --- Output word: the group's bytes repeated over the word, the mask picks the place.
+        halves = Cat(result[:16] for result in results)
+        bytes_ = Cat(result[:8] for result in results)
+        chunks = config.word_bytes // lanes
+        word = Signal(8 * config.word_bytes, reset_less=True)
+        mask = Signal(chunks, reset_less=True)
+        address = Signal(len(self.sp_write_address), reset_less=True)
+        writes = Signal()
+        m.d.sync += [
+            word.eq(Mux(wide_out, halves.replicate(chunks // 2), bytes_.replicate(chunks))),
+            mask.eq(
+                Mux(
+                    wide_out,
+                    0b11 << (at_result.group << 1),
+                    1 << (at_result.group + Mux(at_result.half, chunks // 2, 0)),
+                )
+            ),
+            address.eq(at_result.address),
+            writes.eq(result_valid & (command.out != OutFormat.NONE)),
+        ]
+
+        # --- Statistics and the row unit share the row table's update port.
+        stat = {
+            name: Signal(member.shape, name=f"statistics_{name}")
+            for name, member in self.statistics.signature.members.items()
+            if member.flow == Out
+        }
+        place(
+            m,
+            "statistics",
+            self.statistics,
+            valid=result_valid,
+            results=Cat(results),
+            maxima=Cat(maxima),
+            keep=keep3,
+            start=at_result.start,
+            stat_op=command.stat_op,
+            magnitude=command.magnitude,
+            stat_address=at_result.stat,
+            scale_address=at_result.scale,
+            f1=self.f1,
+            f2=self.f2,
+            stored_magnitude=self.magnitude,
+            **stat,
+        )
+        unit = {
+            name: Signal(member.shape, name=f"row_unit_{name}")
+            for name, member in self.row_unit.signature.members.items()
+            if member.flow == Out and name != "active"
+        }
+        place(
+            m,
+            "row_unit",
+            self.row_unit,
+            command=self.command[: command_layout(Opcode.ROW).size],
+            start=start & self.is_row,
+            active=row_active,
+            f1=self.f1,
+            f2=self.f2,
+            magnitude=self.magnitude,
+            read_ready=self.sp_read_ready,
+            read_data=self.sp_read_data,
+            **unit,
+        )
+        m.d.comb += [
+            self.update_scale.eq(
+                Mux(row_active, unit["scale_address"], stat["update_scale"]),
+            ),
+            self.update_stat.eq(Mux(row_active, unit["stat_address"], stat["update_stat"])),
+            self.write_scale.eq(stat["write_scale"] | unit["write_scale"]),
+            self.write_scale_address.eq(
+                Mux(row_active, unit["scale_address"], stat["write_scale_address"])
+            ),
+            self.write_magnitude.eq(
+                Mux(row_active, unit["write_magnitude"], stat["write_magnitude"])
+            ),
+            self.write_f1.eq(stat["write_f1"]),
+            self.write_f2.eq(stat["write_f2"]),
+            self.write_factor.eq(unit["write_factor"]),
+            self.write_stat_address.eq(
+                Mux(row_active, unit["stat_address"], stat["write_stat_address"])
+            ),
+            self.write_f1_data.eq(stat["write_f1_data"]),
+            self.write_f2_data.eq(stat["write_f2_data"]),
+            self.write_factor_data.eq(unit["factor"]),
+            self.write_exponent_data.eq(unit["exponent"]),
+            self.acc_read_address.eq(acc_tile + row),
+            self.sp_read_valid.eq((issue & needs_sp) | unit["read_valid"]),
+            self.sp_read_address.eq(
+                Mux(
+                    row_active,
+                    unit["read_address"],
+                    Mux(parameter, par_panel + number, in_panel + row),
+                )
+            ),
+            self.sp_write_valid.eq(writes | unit["write_valid"]),
+            self.sp_write_address.eq(Mux(row_active, unit["write_address"], address)),
+            self.sp_write_data.eq(Mux(row_active, unit["write_data"], word)),
+            self.sp_write_mask.eq(Mux(row_active, ~0, mask)),
+        ]
+
+        # --- The end: the last item has left statistics and its word is visible to readers.
+        drain = TO_LANE + LANE_LATENCY + max(2, statistics_latency(lanes)) + 2
+        ended = Signal(drain)
+        m.d.sync += ended.eq(Cat(last_issue, ended)[:drain])
+        vector_done = ended[-1] | nothing
+        with m.If(vector_done):
+            m.d.sync += running.eq(0)
+        m.d.comb += [
+            self.done.eq(vector_done | (row_was_active & ~row_active)),
+            self.busy.eq(issue_row),
+            self.stall_operand.eq(issuing & ~issue_row),
+            self.stall_row.eq(row_active | row_was_active),
+            self.draining.eq(running & ~issuing),
+        ]
+        return m

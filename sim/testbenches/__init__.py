@@ -1,0 +1,1 @@
+"""cocotb testbenches, and what runs them."""

@@ -1,0 +1,1 @@
+"""What runs on a host: models, quantization, the compiler, transports and the command line."""

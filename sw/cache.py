@@ -1,0 +1,245 @@
+"""The cache on disk: where it is, and how several processes share it.
+
+An entry is a folder `<cache>/<kind>/<name>`, for example `simulators/3f2a…` or `models/minilm`. It
+appears whole or not at all: it is written under another name beside its place and renamed. Nothing
+here depends on the rest of the project.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_STAGING = ".staging"
+_LOCK = ".lock"
+
+
+def cache_dir() -> Path:
+    """Folder of everything cached; it need not exist.
+
+    `TILEWRIGHT_CACHE` if set, else `tilewright` in `XDG_CACHE_HOME`, else `~/.cache/tilewright`.
+    """
+    own = os.environ.get("TILEWRIGHT_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    # The XDG specification has a relative path ignored.
+    if shared and os.path.isabs(shared):
+        return Path(shared) / "tilewright"
+    return Path.home() / ".cache" / "tilewright"
+
+
+def _beside(final: Path, suffix: str) -> Path:
+    return final.with_name(f".{final.name}{suffix}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(
+    path: Path, *, timeout: float | None = None, on_wait: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Hold the lock of the entry `path` against every other process and thread.
+
+    The lock is advisory and ends with the process that holds it, however that ends. It is not
+    reentrant.
+
+    Parameters
+    ----------
+    path : Path
+        The entry. The lock itself is a small file beside it, which stays.
+    timeout : float, optional
+        Seconds to wait; 0 tries once. Without it, wait for ever.
+    on_wait : callable, optional
+        Called once if another process holds the lock.
+
+    Raises
+    ------
+    TimeoutError
+        When another process still holds the lock after `timeout` seconds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock_path = _beside(path, _LOCK)
+    handle = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        told = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told and on_wait is not None:
+                    on_wait()
+                told = True
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError(
+                        f"another process has held {lock_path} for {timeout:g} s"
+                    ) from None
+                # Polling, not a blocking flock, so that Ctrl-C and the time-out work in any thread.
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(handle)
+
+
+def publish(tmp: Path, final: Path) -> Path:
+    """Move the finished `tmp` (a file or folder) to `final` in one step and return `final`.
+
+    Both must be on one file system. A file takes the place of an older one. A folder does not: if
+    `final` is already there, another process made the same, `tmp` is removed and theirs stays.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if not tmp.is_dir():
+        os.replace(tmp, final)
+        return final
+    try:
+        os.rename(tmp, final)
+    except OSError:
+        if not final.is_dir():
+            raise
+        _remove(tmp)
+    return final
+
+
+@contextlib.contextmanager
+def staging(final: Path) -> Iterator[Path]:
+    """An empty folder beside `final` that becomes `final` at the end of the block.
+
+    If the block raises, Ctrl-C included, the folder is removed and nothing appears.
+    """
+    tmp = _beside(final, f".{os.getpid()}-{secrets.token_hex(4)}{_STAGING}")
+    tmp.mkdir(parents=True)
+    try:
+        yield tmp
+        publish(tmp, final)
+    finally:
+        if tmp.exists():
+            _remove(tmp)
+
+
+def build_once(
+    final: Path,
+    build: Callable[[Path], object],
+    *,
+    timeout: float | None = None,
+    on_wait: Callable[[], None] | None = None,
+) -> Path:
+    """Return `final`, built by `build(folder)` if it is not there yet.
+
+    Of several processes that ask at the same time one builds and the others wait for it. `build`
+    fills the folder it is given; absolute paths of that folder must not end up inside, since it is
+    renamed afterwards.
+
+    Raises
+    ------
+    TimeoutError
+        When another process builds for longer than `timeout` seconds.
+    """
+    if final.is_dir():
+        return final
+    with lock(final, timeout=timeout, on_wait=on_wait):
+        if not final.is_dir():
+            with staging(final) as folder:
+                build(folder)
+    return final
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One thing in the cache: its kind, name, place, size in bytes and time of last change."""
+
+    kind: str
+    name: str
+    path: Path
+    size: int
+    modified: float
+
+
+def _size(path: Path) -> int:
+    if not path.is_dir() or path.is_symlink():
+        return path.lstat().st_size
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            # A file may vanish while another process cleans up.
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
+
+
+def entries() -> list[Entry]:
+    """Everything cached, by kind and name; unfinished entries and locks are left out."""
+    found = []
+    root = cache_dir()
+    if not root.is_dir():
+        return []
+    for kind in sorted(root.iterdir()):
+        if not kind.is_dir() or kind.name.startswith("."):
+            continue
+        for path in sorted(kind.iterdir()):
+            if path.name.startswith("."):
+                continue
+            found.append(
+                Entry(
+                    kind=kind.name,
+                    name=path.name,
+                    path=path,
+                    size=_size(path),
+                    modified=path.lstat().st_mtime,
+                )
+            )
+    return found
+
+
+def _leftovers(kind: Path) -> Iterator[tuple[Path, Path]]:
+    """Each unfinished folder below `kind`, with the entry it was to become."""
+    for path in sorted(kind.glob(f".*{_STAGING}")):
+        name = path.name[1:].removesuffix(_STAGING).rpartition(".")[0]
+        yield path, kind / name
+
+
+def clear(kind: str | None = None) -> tuple[list[Entry], list[Entry]]:
+    """Remove what is cached, and what broken-off processes left.
+
+    Parameters
+    ----------
+    kind : str, optional
+        Only entries of this kind.
+
+    Returns
+    -------
+    removed, busy : list of Entry
+        What went, and what stays because another process is working on it.
+    """
+    removed: list[Entry] = []
+    busy: list[Entry] = []
+    for entry in entries():
+        if kind is not None and entry.kind != kind:
+            continue
+        try:
+            with lock(entry.path, timeout=0):
+                _remove(entry.path)
+        except TimeoutError:
+            busy.append(entry)
+        else:
+            removed.append(entry)
+    root = cache_dir()
+    if root.is_dir():
+        for folder in sorted(root.iterdir()):
+            if not folder.is_dir() or (kind is not None and folder.name != kind):
+                continue
+            for path, final in _leftovers(folder):
+                with contextlib.suppress(TimeoutError), lock(final, timeout=0):
+                    _remove(path)
+    return removed, busy

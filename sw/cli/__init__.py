@@ -1,0 +1,135 @@
+"""The command line `tilewright`.
+
+A subcommand is one file in this folder: `sw/cli/some_name.py` with a click command `command` in it
+becomes `tilewright some-name`, and the first line of its docstring the help in the list. Files that
+start with an underscore are helpers. Nothing is imported before it is called.
+
+Exit codes: 0, done; 1, it ran and the result is not what it must be (`ResultError`); 2, bad usage
+or input, with one line that names it; 130, Ctrl-C.
+"""
+
+import ast
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hw import __version__
+from sw.errors import ResultError, UserError
+
+_FOLDER = Path(__file__).parent
+
+
+class _Group(click.Group):
+    """A group whose commands are the files of this folder."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        names = (path.stem for path in _FOLDER.glob("*.py"))
+        return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"sw.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(name)) for name in self.list_commands(ctx)])
+
+
+def _summary(name: str) -> str:
+    source = (_FOLDER / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
+    lines = (ast.get_docstring(ast.parse(source)) or "").splitlines()
+    return lines[0] if lines else ""
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`tilewright COMMAND --help` shows examples.",
+)
+@click.version_option(__version__, message="tilewright %(version)s")
+@click.option("--traceback", is_flag=True, help="Show where an error came from.")
+def cli(traceback: bool) -> None:
+    """Generate a transformer accelerator, prove it bit for bit, run models on it.
+
+    \b
+    Examples:
+      tilewright doctor           is all here that is needed?
+      tilewright presets          the configurations that come along
+      tilewright COMMAND --help   what a command does, with examples
+    """
+
+
+def _is_config_error(error: ValueError) -> bool:
+    """Whether `hw.config` refused a value, which is the user's error and not a bug."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "hw.config" for frame, _ in frames)
+
+
+def _line(error: BaseException) -> str:
+    """The error in one line."""
+    if isinstance(error, click.ClickException):
+        text = error.format_message()
+        context = getattr(error, "ctx", None)
+        if isinstance(error, click.UsageError) and context is not None:
+            text = f"{text} (see `{context.command_path} --help`)"
+    elif isinstance(error, OSError) and error.strerror:
+        names = [os.fspath(n) for n in (error.filename, error.filename2) if isinstance(n, str)]
+        text = ": ".join([*names, error.strerror])
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _fail(error: BaseException, code: int, *, show: bool) -> int:
+    if show:
+        traceback.print_exception(error)
+    # What a failed tool printed.
+    output = getattr(error, "output", None)
+    if isinstance(output, str) and output:
+        print(output, file=sys.stderr)
+    print(f"tilewright: {_line(error)}", file=sys.stderr)
+    return code
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors are on standard error by then."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    show = "--traceback" in words
+    try:
+        result: Any = cli.main(words, prog_name="tilewright", standalone_mode=False)
+    except (UserError, click.ClickException) as error:
+        return _fail(error, 2, show=show)
+    except ResultError as error:
+        return _fail(error, 1, show=show)
+    except (click.Abort, KeyboardInterrupt):
+        print("tilewright: interrupted", file=sys.stderr)
+        return 130
+    except ValueError as error:
+        if not _is_config_error(error):
+            raise
+        return _fail(error, 2, show=show)
+    except BrokenPipeError:
+        # `tilewright … | head`: nobody reads any more. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except OSError as error:
+        return _fail(error, 2, show=show)
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    from sw.cli._children import end_children_on_interrupt
+
+    end_children_on_interrupt()
+    sys.exit(run())

@@ -1,0 +1,168 @@
+"""What every subcommand prints: a table for people, JSON for programs, from the same rows."""
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from hw import __version__
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table.
+
+    Parameters
+    ----------
+    key : str
+        Name of the value in a row, and in JSON.
+    header : str
+        What stands above the column.
+    right : bool
+        Whether the column is aligned to the right, as numbers are.
+    show : callable, optional
+        Value → text for people; JSON keeps the value.
+    style : callable, optional
+        Value → rich style of the cell, such as "red".
+    """
+
+    key: str
+    header: str
+    right: bool = False
+    show: Callable[[Any], str] | None = None
+    style: Callable[[Any], str] | None = None
+
+    def text(self, value: Any) -> str:
+        if self.show is not None:
+            return self.show(value)
+        if value is None:
+            return "–"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, int):
+            return f"{value:,}"
+        return str(value)
+
+
+def json_option(function: F) -> F:
+    """Give a click command the option `--json FILE`, its parameter `json_path`."""
+    option = click.option(
+        "--json",
+        "json_path",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, allow_dash=True),
+        help="Write the result as JSON too; '-' is standard output (the table then goes to "
+        "standard error).",
+    )
+    return option(function)
+
+
+def size(value: int) -> str:
+    """Bytes for people: `size(524288)` is "512 KiB"."""
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.4g} {unit}"
+        amount /= 1024
+    return f"{amount:.4g} GiB"
+
+
+def emit(
+    *,
+    title: str,
+    columns: Sequence[Column],
+    rows: Iterable[Mapping[str, Any]],
+    json_path: str | None,
+    notes: Sequence[str] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Print a table and write the same as JSON where it was asked for.
+
+    Parameters
+    ----------
+    title : str
+        Title of the table.
+    columns : sequence of Column
+        What the table shows; rows may hold more, which only JSON shows.
+    rows : iterable of mapping
+        One mapping a row; values that JSON knows.
+    json_path : str, optional
+        File for the JSON, "-" for standard output.
+    notes : sequence of str
+        Lines below the table, for people only.
+    extra : mapping, optional
+        More members of the JSON document.
+    """
+    emit_tables(
+        [(title, columns, rows)],
+        json_path=json_path,
+        notes=notes,
+        extra=extra,
+    )
+
+
+def emit_tables(
+    tables: Sequence[tuple[str, Sequence[Column], Iterable[Mapping[str, Any]]]],
+    *,
+    json_path: str | None,
+    notes: Sequence[str] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """`emit` for several tables of (title, columns, rows).
+
+    In JSON the first one's rows are `rows`, and those of the others stand under their titles.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(stderr=json_path == "-", highlight=False)
+    document: dict[str, Any] = {"tilewright": __version__, **(extra or {})}
+    for index, (title, columns, rows) in enumerate(tables):
+        members = [dict(row) for row in rows]
+        document["rows" if index == 0 else title] = members
+        table = Table(title=escape(title), title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(
+                column.header, justify="right" if column.right else "left", overflow="fold"
+            )
+        for row in members:
+            cells = []
+            for column in columns:
+                value = row.get(column.key)
+                text = escape(column.text(value))
+                style = column.style(value) if column.style is not None else ""
+                cells.append(f"[{style}]{text}[/]" if style else text)
+            table.add_row(*cells)
+        console.print(table)
+    for note in notes:
+        # Never wrapped: notes hold commands to copy.
+        console.print(escape(note), soft_wrap=True)
+    if json_path is not None:
+        write_json(document, json_path)
+
+
+def write_json(document: Mapping[str, Any], json_path: str) -> None:
+    """Write JSON to a file, which appears whole or not at all, or to standard output ("-")."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    if json_path == "-":
+        sys.stdout.write(text)
+        return
+    path = Path(json_path)
+    if path.exists() and not path.is_file():  # /dev/stdout, a pipe
+        path.write_text(text, encoding="utf-8")
+        return
+    tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        tmp.write_text(text, encoding="utf-8")
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)

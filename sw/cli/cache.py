@@ -1,0 +1,94 @@
+"""Show or clear what is cached: built simulators, fetched models."""
+
+import time
+from typing import Any
+
+import click
+
+from sw import cache
+from sw.cli._output import Column, emit, json_option, size
+from sw.errors import ResultError
+
+
+@click.group()
+def command() -> None:
+    """Show or clear what is cached: built simulators, fetched models.
+
+    The cache is the folder TILEWRIGHT_CACHE or, without it, `tilewright` in XDG_CACHE_HOME, which
+    is ~/.cache where it is not set. It may be deleted at any time.
+
+    \b
+    Examples:
+      tilewright cache list
+      tilewright cache clear simulators
+      TILEWRIGHT_CACHE=/scratch/tilewright tilewright cache list
+    """
+
+
+_COLUMNS = [
+    Column(key="kind", header="kind"),
+    Column(key="name", header="name"),
+    Column(key="size", header="size", right=True, show=size),
+    Column(key="modified", header="changed"),
+]
+
+
+def _row(entry: cache.Entry) -> dict[str, Any]:
+    changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.modified))
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "size": entry.size,
+        "modified": changed,
+        "path": str(entry.path),
+    }
+
+
+@command.command("list")
+@json_option
+def list_(json_path: str | None) -> None:
+    """Show every entry with its size.
+
+    \b
+    Examples:
+      tilewright cache list
+      tilewright cache list --json -
+    """
+    found = cache.entries()
+    total = sum(entry.size for entry in found)
+    emit(
+        title=f"cache in {cache.cache_dir()}",
+        columns=_COLUMNS,
+        rows=map(_row, found),
+        json_path=json_path,
+        notes=[f"{len(found)} entries, {size(total)}"],
+        extra={"cache": str(cache.cache_dir()), "bytes": total},
+    )
+
+
+@command.command()
+@click.argument("kind", required=False)
+@json_option
+def clear(kind: str | None, json_path: str | None) -> None:
+    """Remove all entries, or those of one KIND.
+
+    What another process is working on stays, and the exit code is then 1.
+
+    \b
+    Examples:
+      tilewright cache clear
+      tilewright cache clear simulators
+    """
+    removed, busy = cache.clear(kind)
+    total = sum(entry.size for entry in removed)
+    emit(
+        title=f"removed from {cache.cache_dir()}",
+        columns=_COLUMNS,
+        rows=map(_row, removed),
+        json_path=json_path,
+        notes=[f"{len(removed)} entries, {size(total)}"],
+        extra={"cache": str(cache.cache_dir()), "bytes": total, "busy": [*map(_row, busy)]},
+    )
+    if busy:
+        names = ", ".join(f"{entry.kind}/{entry.name}" for entry in busy)
+        raise ResultError(f"in use by another process, not removed: {names}")

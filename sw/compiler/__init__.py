@@ -1,0 +1,10 @@
+"""The compiler: encoder layers to programs, weight images and buffer maps.
+
+It knows the definitions of the machine, and neither a backend nor the simulator.
+"""
+
+from sw.compiler.errors import CompileError
+from sw.compiler.estimate import Estimate, estimate
+from sw.compiler.layer import Buffer, LayerProgram, compile_layer
+
+__all__ = ["Buffer", "CompileError", "Estimate", "LayerProgram", "compile_layer", "estimate"]

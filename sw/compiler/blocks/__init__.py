@@ -1,0 +1,1 @@
+"""Emission of the operations of a layer: products, attention, LayerNorm, and what joins them."""

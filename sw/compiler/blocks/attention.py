@@ -1,0 +1,485 @@
+"""Multi-head attention, head by head: projections, scores, softmax, context.
+
+Work is emitted as two streams that are merged: scores, softmax and context of head h, and the
+projections of head h + 1, which keep the array busy while a softmax is under way. Which comes
+next is decided by the estimated time at which its operands are ready.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Stat, XMode
+from hw.encoding import Scalar
+from sw.compiler.blocks.emitter import INPUT, LENGTH_SCALAR, SCRATCH, Emitter, Rows, Weights
+from sw.compiler.blocks.gemm import multiply, requantize
+from sw.compiler.pack import Product
+from sw.compiler.plan import ATTENTION
+from sw.compiler.schedule import Issued
+from sw.compiler.tile import RowBlock, chunk_panels, row_blocks, up
+from sw.quantize.formats import QSoftmax
+
+PARTS = ("k", "q", "v")
+"""Order of the projections in a head's weights."""
+_CONTEXT_SHIFT = 8
+
+
+@dataclass
+class _Work:
+    """A step of a stream.
+
+    Attributes
+    ----------
+    run : callable
+        Emits it.
+    ready : callable
+        Estimated cycle in which its operands are there.
+    needs : set of (head, part)
+        Projections that must have been emitted before.
+    gives : (head, part) or None
+        The projection this step belongs to.
+    last : bool
+        It belongs to the head's last query block: held back to cover the start of the next head.
+    """
+
+    run: Callable[[], None]
+    ready: Callable[[], int] = lambda: 0
+    needs: set[tuple[int, str]] = field(default_factory=set)
+    gives: tuple[int, str] | None = None
+    last: bool = False
+
+
+class Attention:
+    """Emits attention of a layer.
+
+    Parameters
+    ----------
+    emitter : Emitter
+    heads : list of Product
+        q, k and v of each head side by side, in the order of `PARTS`, each padded to panels.
+    softmax : QSoftmax
+    magnitudes : int
+        Offset of x's magnitudes in the input region.
+    context : int
+        Offset of the context in the scratch region, where it is spilled.
+    context_magnitudes : int
+        Offset of its magnitudes there.
+    """
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        heads: list[Product],
+        softmax: QSoftmax,
+        *,
+        magnitudes: int,
+        context: int,
+        context_magnitudes: int,
+    ) -> None:
+        self.emitter = emitter
+        self.plan = emitter.plan
+        self.shape = emitter.shape
+        self.heads = heads
+        self.softmax = softmax
+        self.magnitudes = magnitudes
+        self.context = context
+        self.context_magnitudes = context_magnitudes
+        self.drained: dict[tuple[int, str], int] = {}
+        self.windows: dict[int, tuple[int, RowBlock]] = {}
+        self.window_turn = 0
+        self.spill_turn = 0
+
+    # Input.
+
+    def _get_x_scales(self, block: RowBlock, scale: int) -> None:
+        self.emitter.get_scales(
+            self.emitter.area("x magnitudes"),
+            region=INPUT,
+            offset=self.magnitudes + 2 * block.first,
+            rows=block.rows,
+            scale=scale,
+        )
+
+    def _x(self, block: RowBlock) -> Rows:
+        """Rows of x, loaded where they are streamed."""
+        emitter, plan, shape = self.emitter, self.plan, self.shape
+        if plan.x_resident:
+            return Rows(
+                emitter.area("x") + block.first, shape.sequence, block.rows, block.first
+            )
+        for slot, (scale, held) in self.windows.items():
+            if held == block:
+                return Rows(
+                    emitter.area(f"window{slot}"), plan.projection_rows, block.rows, scale
+                )
+        slot = self.window_turn % plan.windows
+        self.window_turn += 1
+        scale = block.first if plan.scales_resident else slot * plan.projection_rows
+        self.windows[slot] = (scale, block)
+        if not plan.scales_resident:
+            self._get_x_scales(block, scale)
+        rows = Rows(emitter.area(f"window{slot}"), plan.projection_rows, block.rows, scale)
+        emitter.move_rows(
+            Opcode.LOAD,
+            rows,
+            region=INPUT,
+            offset=0,
+            first=block.first,
+            panels=(0, shape.hidden_panels),
+        )
+        return rows
+
+    # Projections.
+
+    def _drain(self, head: int, x: Rows, block: RowBlock, weights: Weights, acc: int) -> None:
+        """Requantize the accumulators of a chunk into q, k, v."""
+        shape = self.shape
+        first, last = weights.chunk.first, weights.chunk.last
+        for index, part in enumerate(PARTS):
+            low = max(first, index * shape.head_panels)
+            high = min(last, (index + 1) * shape.head_panels)
+            if low >= high:
+                continue
+            panel = low - index * shape.head_panels
+            width = shape.geometry.panel
+            issued = requantize(
+                self.emitter,
+                x,
+                weights,
+                acc,
+                panels=(low - first, high - first),
+                valid=min(shape.head_dim - panel * width, (high - low) * width),
+                out_addr=self.emitter.area(f"{part}{head % self.plan.sets}")
+                + panel * shape.key_words
+                + block.first // 2,
+                out_stride=shape.key_words,
+                out=Out.S8,
+            )
+            key = (head, part)
+            self.drained[key] = max(self.drained.get(key, 0), issued.done)
+
+    def _project(self, head: int, block: RowBlock, low: int, high: int) -> None:
+        emitter = self.emitter
+        x = self._x(block)
+        weights = emitter.fetch(self.heads[head].chunk(low, high), ATTENTION)
+        acc = emitter.slot(self.plan.acc.small)
+        multiply(emitter, x, weights, acc)
+        self._drain(head, x, block, weights, acc)
+
+    def projections(self, head: int) -> list[_Work]:
+        """Steps that make q, k, v of a head: by part where x is resident, else by row block."""
+        shape, plan = self.shape, self.plan
+        geometry = shape.geometry
+        rows = plan.projection_rows
+        most = max(1, plan.acc.small.size // (rows * geometry.panel_tiles))
+        ring = self.emitter.ring(ATTENTION).words
+        most = min(most, max(1, ring // 3 // geometry.blob_words(shape.hidden, 1)))
+        steps = []
+        for index, part in enumerate(PARTS):
+            for low, high in chunk_panels(shape.head_panels, most):
+                offset = index * shape.head_panels
+                for block in plan.projection:
+                    steps.append((block, part, low + offset, high + offset))
+        if not plan.x_resident:
+            steps.sort(key=lambda step: step[0].first)
+        return [
+            _Work(
+                run=lambda block=block, low=low, high=high: self._project(  # type: ignore[misc]
+                    head, block, low, high
+                ),
+                gives=(head, part),
+            )
+            for block, part, low, high in steps
+        ]
+
+    # The first head: x arrives while it is used.
+
+    def start(self) -> bool:
+        """Load x; emit head 0's projections K outer while it arrives, where that is possible."""
+        emitter, plan, shape = self.emitter, self.plan, self.shape
+        geometry = shape.geometry
+        if plan.scales_resident:
+            self._get_x_scales(RowBlock(0, shape.sequence), 0)
+        if not plan.x_resident:
+            return False
+        product = self.heads[0]
+        chunk = product.chunk(0, product.panels)
+        half = emitter.config.acc_words // 2
+        most = half // (product.panels * geometry.panel_tiles)
+        most = min(most, shape.sequence)
+        if most < min(geometry.pass_rows, shape.sequence) or most < min(2, shape.sequence):
+            most = 0
+        ring = emitter.ring(ATTENTION)
+        if not most or chunk.words > ring.words // 2:
+            whole = RowBlock(0, shape.sequence)
+            emitter.move_rows(
+                Opcode.LOAD,
+                self._x(whole),
+                region=INPUT,
+                offset=0,
+                first=0,
+                panels=(0, shape.hidden_panels),
+            )
+            return False
+        weights = Weights(chunk, ring.take(chunk))
+        blocks = row_blocks(shape.sequence, most)
+        for index, block in enumerate(blocks):
+            x = self._x(block)
+            # The upper half comes first: scores need it last.
+            acc = half if index % 2 == 0 else 0
+            self._k_outer(x, block, weights, acc, first=index == 0)
+            self._drain(0, x, block, weights, acc)
+        return True
+
+    def _k_outer(
+        self, x: Rows, block: RowBlock, weights: Weights, acc: int, *, first: bool
+    ) -> None:
+        """Load slices of x (and weights) along K and multiply each as it comes."""
+        emitter, shape = self.emitter, self.shape
+        geometry = shape.geometry
+        config = emitter.config
+        chunk = weights.chunk
+        tiles = geometry.k_tiles(shape.hidden)
+        per_panel = geometry.panel // config.rows
+        offset = emitter.image.offset(chunk)
+        word = config.word_bytes
+        done, size = 0, 1
+        while done < shape.hidden_panels:
+            size = min(size, shape.hidden_panels - done)
+            low, high = done * per_panel, min((done + size) * per_panel, tiles)
+            if first:
+                words = config.rows // 2
+                emitter.transfer(
+                    Opcode.LOAD,
+                    sp=weights.address + low * words,
+                    region=1,
+                    offset=offset + low * words * word,
+                    length=(high - low) * words * word,
+                    runs=chunk.panels,
+                    run_stride=weights.stride * word,
+                    sp_run=weights.stride,
+                )
+            emitter.move_rows(
+                Opcode.LOAD,
+                x,
+                region=INPUT,
+                offset=0,
+                first=block.first,
+                panels=(done, done + size),
+            )
+            emitter.emit(
+                Opcode.MATMUL,
+                m=x.rows,
+                kt=high - low,
+                nt=chunk.panels * geometry.panel_tiles,
+                x_addr=x.panel(done),
+                x_stride=x.stride,
+                w_addr=weights.address + low * (config.rows // 2),
+                w_stride=weights.stride,
+                acc_addr=acc,
+                acc_stride=x.rows,
+                scale=x.scale,
+                mode=XMode.SCALED,
+                accumulate=int(done > 0),
+            )
+            if first and done == 0:
+                emitter.transfer(
+                    Opcode.LOAD,
+                    sp=weights.parameters(),
+                    region=1,
+                    offset=offset + chunk.parameter_offset * word,
+                    length=(chunk.words - chunk.parameter_offset) * word,
+                )
+            done += size
+            size = min(2 * size, 4)
+
+    # Scores, softmax, context.
+
+    def _scores(self, head: int, block: RowBlock) -> tuple[int, Issued]:
+        """Emit scores and softmax; return the slot and the command that makes probabilities."""
+        emitter, plan, shape = self.emitter, self.plan, self.shape
+        geometry = shape.geometry
+        number = emitter.turn(plan.acc.scores)
+        acc = plan.acc.scores.start + number * plan.acc.scores.size
+        which = head % plan.sets
+        emitter.emit(
+            Opcode.MATMUL,
+            m=block.rows,
+            kt=geometry.k_tiles(shape.head_dim),
+            nt=shape.score_tiles,
+            x_addr=emitter.area(f"q{which}") + block.first // 2,
+            x_stride=shape.key_words,
+            w_addr=emitter.area(f"k{which}"),
+            w_stride=shape.key_words,
+            acc_addr=acc,
+            acc_stride=block.rows,
+            mode=XMode.S8,
+            transposed=1,
+        )
+        stat = number * plan.query_rows
+        common = {
+            "m": block.rows,
+            "panels": shape.key_panels,
+            "valid": Scalar(LENGTH_SCALAR),
+            "acc_addr": acc,
+            "acc_stride": block.rows,
+            "stat": stat,
+            "first": 1,
+        }
+        emitter.emit(Opcode.VECTOR, **common, stat_op=Stat.MAX, out=Out.NONE)
+        exponentials = emitter.emit(
+            Opcode.VECTOR,
+            **common,
+            out_addr=emitter.area(f"p{number}"),
+            out_stride=up(block.rows, 2),
+            imm=self.softmax.mult,
+            shift=self.softmax.shift,
+            pre=Pre.MAX_MINUS,
+            mul=Mul.IMMEDIATE,
+            function=Function.EXP2,
+            out=Out.U8,
+            stat_op=Stat.SUM,
+        )
+        emitter.emit(Opcode.ROW, op=RowOp.DIVIDE, m=block.rows, stat=stat)
+        return number, exponentials
+
+    def _context_rows(self, head: int, block: RowBlock) -> Rows:
+        emitter, plan, shape = self.emitter, self.plan, self.shape
+        scale = shape.sequence + block.first
+        if plan.context_resident:
+            panel = emitter.area("context") + head * shape.head_panels * shape.sequence
+            return Rows(panel + block.first, shape.sequence, block.rows, scale)
+        slot = self.spill_turn % 2
+        self.spill_turn += 1
+        if not plan.scales_resident:
+            scale = plan.windows * plan.projection_rows + slot * plan.query_rows
+            if head:
+                emitter.get_scales(
+                    emitter.area(f"context magnitudes{slot}"),
+                    region=SCRATCH,
+                    offset=self.context_magnitudes + 2 * block.first,
+                    rows=block.rows,
+                    scale=scale,
+                )
+        return Rows(emitter.area(f"spill{slot}"), plan.query_rows, block.rows, scale)
+
+    def _context(self, head: int, block: RowBlock, number: int) -> None:
+        emitter, plan, shape = self.emitter, self.plan, self.shape
+        geometry = shape.geometry
+        out = self._context_rows(head, block)
+        rows = block.rows
+        most = max(1, plan.acc.small.size // (rows * geometry.panel_tiles))
+        for low, high in chunk_panels(shape.head_panels, most):
+            acc = emitter.slot(plan.acc.small)
+            emitter.emit(
+                Opcode.MATMUL,
+                m=rows,
+                kt=geometry.k_tiles(shape.sequence),
+                nt=(high - low) * geometry.panel_tiles,
+                x_addr=emitter.area(f"p{number}"),
+                x_stride=up(rows, 2),
+                w_addr=emitter.area(f"v{head % plan.sets}") + low * shape.key_words,
+                w_stride=shape.key_words,
+                acc_addr=acc,
+                acc_stride=rows,
+                mode=XMode.U8,
+            )
+            emitter.emit(
+                Opcode.VECTOR,
+                m=rows,
+                panels=high - low,
+                valid=min(shape.head_dim - low * geometry.panel, (high - low) * geometry.panel),
+                acc_addr=acc,
+                acc_stride=rows,
+                out_addr=out.panel(low),
+                out_stride=out.stride,
+                scale_out=out.scale,
+                stat=number * plan.query_rows,
+                shift=_CONTEXT_SHIFT,
+                mul=Mul.ROW,
+                out=Out.S16,
+                magnitude=1,
+                first=int(head == 0 and low == 0),
+            )
+        if plan.context_resident:
+            return
+        emitter.move_rows(
+            Opcode.STORE,
+            out,
+            region=SCRATCH,
+            offset=self.context
+            + head * shape.head_panels * shape.sequence * emitter.config.word_bytes,
+            first=block.first,
+            panels=(0, shape.head_panels),
+        )
+        if not plan.scales_resident:
+            slot = (self.spill_turn - 1) % 2
+            emitter.put_scales(
+                emitter.area(f"context magnitudes{slot}"),
+                region=SCRATCH,
+                offset=self.context_magnitudes + 2 * block.first,
+                rows=rows,
+                scale=out.scale,
+            )
+
+    def attend(self, head: int) -> list[_Work]:
+        """Steps of scores and context of a head; scores run ahead by as many blocks as there are
+        accumulator slots for them."""
+        plan = self.plan
+        blocks = plan.query
+        count = plan.acc.scores.count
+        softmax: dict[int, Issued] = {}
+        used: dict[int, int] = {}
+
+        def scores(index: int) -> _Work:
+            def run() -> None:
+                used[index], softmax[index] = self._scores(head, blocks[index])
+
+            def ready() -> int:
+                operands = max(self.drained.get((head, part), 0) for part in ("q", "k"))
+                before = softmax.get(index - count)
+                return max(operands, before.done if before else 0)
+
+            return _Work(run, ready, needs={(head, "q"), (head, "k")})
+
+        def context(index: int) -> _Work:
+            return _Work(
+                lambda: self._context(head, blocks[index], used[index]),
+                lambda: max(softmax[index].done, self.drained.get((head, "v"), 0)),
+                needs={(head, "v")},
+                last=index == len(blocks) - 1,
+            )
+
+        out = [scores(index) for index in range(min(count, len(blocks)))]
+        for index in range(len(blocks)):
+            out.append(context(index))
+            if index + count < len(blocks):
+                out.append(scores(index + count))
+        return out
+
+    def emit(self) -> None:
+        """Emit attention of all heads."""
+        heads = len(self.heads)
+        begun = self.start()
+        pending: deque[_Work] = deque()
+        if not begun:
+            pending.extend(self.projections(0))
+        for head in range(heads):
+            if head + 1 < heads and self.plan.sets > 1:
+                pending.extend(self.projections(head + 1))
+            steps = deque(self.attend(head))
+            while steps:
+                step = steps[0]
+                needs = set(step.needs)
+                if step.last and head + 1 < heads and self.plan.sets > 1:
+                    needs |= {(head + 1, "k"), (head + 1, "q")}
+                if any(work.gives in needs for work in pending):
+                    pending.popleft().run()
+                elif pending and step.ready() > self.emitter.schedule.matmul_free:
+                    pending.popleft().run()
+                else:
+                    steps.popleft().run()
+            if head + 1 < heads and self.plan.sets == 1:
+                pending.extend(self.projections(head + 1))

@@ -1,0 +1,229 @@
+"""What all operations emit through: commands, the weights' ring, turns of accumulator slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hw.commands import PARAMETER_ROWS, Opcode, RowOp
+from hw.config import Config
+from hw.encoding import Command, Value
+from sw.compiler.errors import CompileError
+from sw.compiler.pack import Chunk, WeightImage
+from sw.compiler.plan import Plan, Slots
+from sw.compiler.schedule import Issued, Schedule
+
+WEIGHTS, INPUT, OUTPUT, SCRATCH = 1, 2, 3, 4
+"""Regions; 0 holds the program."""
+LENGTH_SCALAR = 0
+"""Scalar register with the number of valid tokens."""
+
+
+@dataclass
+class Ring:
+    """A stretch of scratchpad that chunks of weights pass through, oldest overwritten first."""
+
+    start: int
+    words: int
+    head: int = 0
+    live: dict[tuple[str, int, int], tuple[int, int]] = field(default_factory=dict)
+
+    def find(self, chunk: Chunk) -> int | None:
+        """Address of a chunk that is still there."""
+        span = self.live.get(chunk.key)
+        return None if span is None else span[0]
+
+    def take(self, chunk: Chunk) -> int:
+        """Make room for a chunk and return its address.
+
+        Raises
+        ------
+        CompileError
+            If the ring is smaller than the chunk.
+        """
+        words = chunk.words
+        if words > self.words:
+            raise CompileError(
+                f"{chunk.product.name}: {words} words of weights, {self.words} there are for them"
+            )
+        if self.head + words > self.words:
+            self.head = 0
+        first = self.start + self.head
+        self.head += words
+        self.live = {
+            key: span
+            for key, span in self.live.items()
+            if span[1] <= first or first + words <= span[0]
+        }
+        self.live[chunk.key] = (first, first + words)
+        return first
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A chunk in the scratchpad."""
+
+    chunk: Chunk
+    address: int
+
+    @property
+    def stride(self) -> int:
+        return self.chunk.product.weight_words
+
+    def parameters(self, panel: int = 0) -> int:
+        """Address of the parameters of a panel of the chunk."""
+        return self.address + self.chunk.parameter_offset + panel * PARAMETER_ROWS
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Row block of an s16 matrix in the scratchpad, and the scale row of its first row."""
+
+    address: int
+    stride: int
+    rows: int
+    scale: int = 0
+
+    def panel(self, index: int) -> int:
+        """Address of a panel."""
+        return self.address + index * self.stride
+
+
+class Emitter:
+    """Emits commands of one plan.
+
+    Parameters
+    ----------
+    config : Config
+    plan : Plan
+    image : WeightImage
+        Grows as chunks are fetched.
+    """
+
+    def __init__(self, config: Config, plan: Plan, image: WeightImage) -> None:
+        self.config = config
+        self.plan = plan
+        self.shape = plan.shape
+        self.geometry = plan.shape.geometry
+        self.image = image
+        self.schedule = Schedule(config, frozenset({0, WEIGHTS, INPUT, OUTPUT}))
+        self.rings = {span: Ring(*span) for span in plan.ring.values()}
+        self._turns: dict[Slots, int] = {}
+
+    def emit(self, opcode: Opcode, **fields: Value) -> Issued:
+        """Append a command."""
+        return self.schedule.emit(Command(opcode, dict(fields)))
+
+    def area(self, name: str) -> int:
+        """Address of a placed buffer."""
+        return self.plan.areas[name].start
+
+    def turn(self, slots: Slots) -> int:
+        """Number of the next slot; they take turns."""
+        number = self._turns.get(slots, 0)
+        self._turns[slots] = number + 1
+        return number % slots.count
+
+    def slot(self, slots: Slots) -> int:
+        """Address of the next slot."""
+        return slots.start + self.turn(slots) * slots.size
+
+    # Transfers.
+
+    def transfer(
+        self,
+        opcode: Opcode,
+        *,
+        sp: int,
+        region: int,
+        offset: int,
+        length: int,
+        runs: int = 1,
+        run_stride: int = 0,
+        sp_run: int = 0,
+        planes: int = 1,
+        plane_stride: int = 0,
+        sp_plane: int = 0,
+    ) -> Issued:
+        """LOAD or STORE of runs of contiguous words."""
+        return self.emit(
+            opcode,
+            sp_addr=sp,
+            region=region,
+            offset=offset,
+            length=length,
+            runs=runs,
+            planes=planes,
+            run_stride=run_stride,
+            plane_stride=plane_stride,
+            sp_chunk=1,
+            sp_run=sp_run,
+            sp_plane=sp_plane,
+        )
+
+    def move_rows(
+        self,
+        opcode: Opcode,
+        block: Rows,
+        *,
+        region: int,
+        offset: int,
+        first: int,
+        panels: tuple[int, int],
+    ) -> Issued:
+        """LOAD or STORE panels [a, b) of a row block of an s16 matrix of `sequence` rows in DRAM.
+
+        Parameters
+        ----------
+        offset : int
+            Of the matrix's panel 0, row 0.
+        first : int
+            The block's first row.
+        """
+        word = self.config.word_bytes
+        low, high = panels
+        pitch = self.shape.sequence * word
+        return self.transfer(
+            opcode,
+            sp=block.panel(low),
+            region=region,
+            offset=offset + low * pitch + first * word,
+            length=block.rows * word,
+            runs=high - low,
+            run_stride=pitch,
+            sp_run=block.stride,
+        )
+
+    def ring(self, phase: str) -> Ring:
+        """The weights' ring of a phase."""
+        return self.rings[self.plan.ring[phase]]
+
+    def fetch(self, chunk: Chunk, phase: str) -> Weights:
+        """Bring a chunk into the ring unless it is there.
+
+        What is fetched may be overwritten by the next `fetch`: use it at once.
+        """
+        ring = self.ring(phase)
+        address = ring.find(chunk)
+        if address is None:
+            address = ring.take(chunk)
+            word = self.config.word_bytes
+            self.transfer(
+                Opcode.LOAD,
+                sp=address,
+                region=WEIGHTS,
+                offset=self.image.offset(chunk),
+                length=chunk.words * word,
+            )
+        return Weights(chunk, address)
+
+    # Row scales.
+
+    def get_scales(self, sp: int, *, region: int, offset: int, rows: int, scale: int) -> None:
+        """Magnitudes from DRAM into scale rows."""
+        self.transfer(Opcode.LOAD, sp=sp, region=region, offset=offset, length=2 * rows)
+        self.emit(Opcode.ROW, op=RowOp.GET, m=rows, scale=scale, sp_addr=sp)
+
+    def put_scales(self, sp: int, *, region: int, offset: int, rows: int, scale: int) -> None:
+        """Scale rows to magnitudes in DRAM."""
+        self.emit(Opcode.ROW, op=RowOp.PUT, m=rows, scale=scale, sp_addr=sp)
+        self.transfer(Opcode.STORE, sp=sp, region=region, offset=offset, length=2 * rows)

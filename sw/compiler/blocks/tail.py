@@ -1,0 +1,292 @@
+"""Behind attention: output projection, LayerNorm, FFN, LayerNorm, in groups of row blocks.
+
+While one block's LayerNorm is under way the array works on another's product. A group's blocks
+share each load of weights; groups follow each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hw.commands import Function, Opcode, Out, Post, Stat
+from hw.encoding import Value
+from sw.compiler.blocks.emitter import INPUT, OUTPUT, SCRATCH, Emitter, Rows, Weights
+from sw.compiler.blocks.gemm import multiply, pairs, requantize, share_of
+from sw.compiler.blocks.layernorm import layernorm
+from sw.compiler.pack import Chunk, Product
+from sw.compiler.plan import FFN
+from sw.compiler.plan import OUTPUT as OUTPUT_PHASE
+from sw.compiler.tile import RowBlock, chunk_panels
+from sw.quantize.formats import QLayer
+
+_RESIDUAL_SHIFT = 8
+_LAST_PARTS = 4
+"""Passes the very last LayerNorm is cut into, so that storing begins early."""
+
+
+@dataclass(frozen=True)
+class TailProducts:
+    """The products behind attention; the LayerNorms' have parameters only."""
+
+    o: Product
+    ln1: Product
+    ffn1: Product
+    ffn2: Product
+    ln2: Product
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A row block of a group and where its matrices lie."""
+
+    block: RowBlock
+    x: Rows
+    context: Rows
+    gelu: Rows
+    stat: int
+    y: Rows
+
+
+class Tail:
+    """Emits everything behind attention.
+
+    Parameters
+    ----------
+    emitter : Emitter
+    layer : QLayer
+    products : TailProducts
+    context, context_magnitudes : int
+        Offsets in the scratch region, where the context is spilled.
+    magnitudes : int
+        Offset of y's magnitudes in the output region.
+    """
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        layer: QLayer,
+        products: TailProducts,
+        *,
+        context: int,
+        context_magnitudes: int,
+        magnitudes: int,
+    ) -> None:
+        self.emitter = emitter
+        self.plan = emitter.plan
+        self.shape = emitter.shape
+        self.layer = layer
+        self.products = products
+        self.context = context
+        self.context_magnitudes = context_magnitudes
+        self.magnitudes = magnitudes
+        self.groups = [self._group(index) for index in range(len(self.plan.tail))]
+
+    def _group(self, index: int) -> list[_Block]:
+        emitter, plan, shape = self.emitter, self.plan, self.shape
+        rows = plan.tail_rows
+        group = plan.tail[index]
+        slot = index % plan.slots
+        turn = index % 2
+        out = []
+        for block in group:
+            local = block.first - group[0].first
+            if plan.scales_resident:
+                x_scale, c_scale = block.first, shape.sequence + block.first
+                y_scale, g_scale = x_scale, c_scale
+            else:
+                c_scale = turn * rows + local
+                x_scale = y_scale = (2 + turn) * rows + local
+                g_scale = 4 * rows + local
+            if plan.x_resident:
+                x = (emitter.area("x") + block.first, shape.sequence)
+            else:
+                x = (emitter.area(f"x{slot}") + local, rows)
+            if plan.context_resident:
+                c = (emitter.area("context") + block.first, shape.sequence)
+            else:
+                c = (emitter.area(f"context{slot}") + local, rows)
+            stat = local + (turn * rows if len(plan.tail) > 1 else 0)
+            out.append(
+                _Block(
+                    block=block,
+                    x=Rows(*x, block.rows, x_scale),
+                    context=Rows(*c, block.rows, c_scale),
+                    gelu=Rows(emitter.area("gelu") + local, rows, block.rows, g_scale),
+                    stat=stat,
+                    y=Rows(*x, block.rows, y_scale),
+                )
+            )
+        return out
+
+    def _chunks(self, product: Product, phase: str, *, small_end: bool = False) -> list[Chunk]:
+        """Panels of a product in chunks that fit an accumulator slot and leave the ring turning."""
+        emitter, plan = self.emitter, self.plan
+        block_rows = max(block.rows for group in plan.tail for block in group)
+        most = plan.acc.tail.size // (block_rows * emitter.geometry.panel_tiles)
+        ring = emitter.ring(phase).words
+        shared = max(len(group) for group in plan.tail)
+        one = product.chunk(0, 1).words
+        most = min(most, ring // ((3 if shared == 1 else 6) * one))
+        return [
+            product.chunk(low, high)
+            for low, high in chunk_panels(product.panels, max(1, most), small_end=small_end)
+        ]
+
+    def _load(self, group: list[_Block]) -> None:
+        """Bring x and context of a group where they are streamed."""
+        emitter, plan, shape = self.emitter, self.plan, self.shape
+        for item in group:
+            first = item.block.first
+            if not plan.context_resident:
+                if not plan.scales_resident:
+                    emitter.get_scales(
+                        emitter.area("context magnitudes0"),
+                        region=SCRATCH,
+                        offset=self.context_magnitudes + 2 * first,
+                        rows=item.block.rows,
+                        scale=item.context.scale,
+                    )
+                emitter.move_rows(
+                    Opcode.LOAD,
+                    item.context,
+                    region=SCRATCH,
+                    offset=self.context,
+                    first=first,
+                    panels=(0, shape.context_panels),
+                )
+            if not plan.x_resident:
+                emitter.move_rows(
+                    Opcode.LOAD,
+                    item.x,
+                    region=INPUT,
+                    offset=0,
+                    first=first,
+                    panels=(0, shape.hidden_panels),
+                )
+
+    def _products(
+        self, group: list[_Block], product: Product, phase: str, *, small_end: bool = False
+    ) -> list[tuple[_Block, Chunk, bool]]:
+        """(block, chunk, last of the block) in the order they run."""
+        chunks = self._chunks(product, phase, small_end=small_end)
+        share = share_of(self.emitter.ring(phase).words, chunks[0])
+        if len(group) == 1:
+            share = len(chunks)
+        return [
+            (group[block], chunks[number], number == len(chunks) - 1)
+            for block, number in pairs(len(group), len(chunks), share)
+        ]
+
+    def _multiply(self, x: Rows, chunk: Chunk, phase: str) -> tuple[Weights, int]:
+        weights = self.emitter.fetch(chunk, phase)
+        acc = self.emitter.slot(self.plan.acc.tail)
+        multiply(self.emitter, x, weights, acc)
+        return weights, acc
+
+    def _residual(self, x: Rows, item: _Block, chunk: Chunk, phase: str, shift: int) -> None:
+        """A product with residual x, in place over it, with its moments."""
+        weights, acc = self._multiply(x, chunk, phase)
+        requantize(
+            self.emitter,
+            x,
+            weights,
+            acc,
+            in_addr=item.x.panel(chunk.first),
+            in_stride=item.x.stride,
+            out_addr=item.x.panel(chunk.first),
+            out_stride=item.x.stride,
+            stat=item.stat,
+            shift1=shift,
+            shift2=_RESIDUAL_SHIFT,
+            post=Post.RESIDUAL,
+            out=Out.S16,
+            stat_op=Stat.MOMENTS,
+            first=int(chunk.first == 0),
+        )
+
+    def output(self, group: list[_Block]) -> None:
+        """Output projection, first residual, first LayerNorm."""
+        self._load(group)
+        residual = self.layer.o.residual
+        assert residual is not None
+        for item, chunk, last in self._products(group, self.products.o, OUTPUT_PHASE):
+            self._residual(item.context, item, chunk, OUTPUT_PHASE, residual.shift)
+            if last:
+                layernorm(
+                    self.emitter,
+                    item.x,
+                    self.products.ln1,
+                    self.layer.ln1,
+                    stat=item.stat,
+                    scale=item.x.scale,
+                    phase=OUTPUT_PHASE,
+                )
+
+    def ffn(self, group: list[_Block], *, end: bool) -> None:
+        """FFN, second residual, second LayerNorm, and y to DRAM."""
+        smooth, residual = self.layer.ffn1.smooth, self.layer.ffn2.residual
+        assert smooth is not None
+        assert residual is not None
+        function = Function[self.layer.act.upper()]
+        for item, chunk, _ in self._products(group, self.products.ffn1, FFN, small_end=True):
+            weights, acc = self._multiply(item.x, chunk, FFN)
+            more: dict[str, Value] = {
+                "out_addr": item.gelu.panel(chunk.first),
+                "out_stride": item.gelu.stride,
+            }
+            requantize(
+                self.emitter,
+                item.x,
+                weights,
+                acc,
+                **more,
+                scale_out=item.gelu.scale,
+                shift2=smooth.shift,
+                function=function,
+                post=Post.SMOOTH,
+                out=Out.S16,
+                magnitude=1,
+                first=int(chunk.first == 0),
+            )
+        for item, chunk, last in self._products(group, self.products.ffn2, FFN, small_end=True):
+            self._residual(item.gelu, item, chunk, FFN, residual.shift)
+            if last:
+                self._finish(item, final=end and item is group[-1])
+
+    def _finish(self, item: _Block, *, final: bool) -> None:
+        emitter, first = self.emitter, item.block.first
+
+        def store(panels: tuple[int, int]) -> None:
+            emitter.move_rows(
+                Opcode.STORE, item.y, region=OUTPUT, offset=0, first=first, panels=panels
+            )
+
+        layernorm(
+            emitter,
+            item.x,
+            self.products.ln2,
+            self.layer.ln2,
+            stat=item.stat,
+            scale=item.y.scale,
+            phase=FFN,
+            parts=_LAST_PARTS if final else 1,
+            after=store,
+        )
+        emitter.put_scales(
+            emitter.area(f"y magnitudes{item.block.first // max(1, item.block.rows) % 2}"),
+            region=OUTPUT,
+            offset=self.magnitudes + 2 * first,
+            rows=item.block.rows,
+            scale=item.y.scale,
+        )
+
+    def emit(self) -> None:
+        """Emit all groups, the output projection one group ahead, or all of them first."""
+        count = len(self.groups)
+        done = 0
+        for index, group in enumerate(self.groups):
+            target = count if self.plan.ahead else min(index + self.plan.slots, count)
+            while done < target:
+                self.output(self.groups[done])
+                done += 1
+            self.ffn(group, end=index == count - 1)

@@ -1,0 +1,169 @@
+"""Packing: matrices in panel layout as bytes, and the weight image in the order it is streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hw.commands import PARAMETER_ROWS
+from sw.compiler.place import DramMap
+
+Ints = npt.NDArray[np.integer[Any]]
+I16 = npt.NDArray[np.int16]
+
+
+def pad(matrix: Ints, rows: int, columns: int) -> Ints:
+    """Extend a matrix with zeros."""
+    have_rows, have_columns = matrix.shape
+    return np.pad(matrix, ((0, rows - have_rows), (0, columns - have_columns)))
+
+
+def panels(matrix: Ints, width: int) -> Ints:
+    """[rows, columns] -> [panels, rows, width], columns padded with zeros."""
+    rows, columns = matrix.shape
+    count = -(-columns // width)
+    return pad(matrix, rows, count * width).reshape(rows, count, width).transpose(1, 0, 2)
+
+
+def from_panels(data: Ints, columns: int) -> Ints:
+    """[panels, rows, width] -> [rows, columns]."""
+    count, rows, width = data.shape
+    return data.transpose(1, 0, 2).reshape(rows, count * width)[:, :columns]
+
+
+def parameters(
+    columns: int,
+    *,
+    mult: Ints | None = None,
+    shift: Ints | None = None,
+    bias: Ints | None = None,
+    factor: Ints | None = None,
+) -> I16:
+    """Channel parameters [5, N]: M, sh, B's halves, multiplier; what is not given is zero."""
+    rows = np.zeros((PARAMETER_ROWS, columns), dtype=np.int64)
+    if mult is not None:
+        rows[0] = mult
+    if shift is not None:
+        rows[1] = shift
+    if bias is not None:
+        rows[2] = bias.astype(np.int64) & 0xFFFF
+        rows[3] = (bias.astype(np.int64) >> 16) & 0xFFFF
+    if factor is not None:
+        rows[4] = factor.astype(np.int64) & 0xFFFF
+    return (rows & 0xFFFF).astype(np.uint16).view(np.int16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """Weights and parameters of a product as they are streamed.
+
+    Attributes
+    ----------
+    name : str
+    k, n : int
+        Logical sizes: what the operand has, and the valid columns of the result.
+    weight : ndarray of int8, [K padded to tiles, N padded to panels]
+    params : ndarray of int16, [5, N padded to panels]
+    width : int
+        W.
+    """
+
+    name: str
+    k: int
+    n: int
+    weight: npt.NDArray[np.int8]
+    params: I16
+    width: int
+
+    @property
+    def panels(self) -> int:
+        return self.params.shape[1] // self.width
+
+    @property
+    def weight_words(self) -> int:
+        """Words of one panel of weights; 0 for parameters alone."""
+        return self.weight.shape[0] // 2
+
+    def chunk(self, first: int, last: int) -> Chunk:
+        """Panels [first, last)."""
+        return Chunk(self, first, last)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A range of a product's panels: weights, then parameters, contiguous in DRAM."""
+
+    product: Product
+    first: int
+    last: int
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.product.name, self.first, self.last
+
+    @property
+    def panels(self) -> int:
+        return self.last - self.first
+
+    @property
+    def words(self) -> int:
+        return self.panels * (self.product.weight_words + PARAMETER_ROWS)
+
+    @property
+    def parameter_offset(self) -> int:
+        """Words before the parameters."""
+        return self.panels * self.product.weight_words
+
+    @property
+    def valid(self) -> int:
+        """Logical columns in this range."""
+        return min(
+            self.product.n - self.first * self.product.width, self.panels * self.product.width
+        )
+
+    def to_bytes(self) -> bytes:
+        """The chunk as it stands in DRAM."""
+        width = self.product.width
+        span = slice(self.first * width, self.last * width)
+        weights = np.ascontiguousarray(panels(self.product.weight[:, span], width))
+        params = np.ascontiguousarray(panels(self.product.params[:, span], width).astype("<i2"))
+        return weights.tobytes() + params.tobytes()
+
+
+@dataclass
+class WeightImage:
+    """The weight region: chunks in the order they are first fetched.
+
+    Attributes
+    ----------
+    dram : DramMap
+    word_bytes : int
+    """
+
+    dram: DramMap
+    word_bytes: int
+    _parts: dict[tuple[str, int, int], tuple[int, Callable[[], bytes]]] = field(
+        default_factory=dict
+    )
+
+    def offset(self, chunk: Chunk) -> int:
+        """Where a chunk stands; appended when it is asked for the first time."""
+        if chunk.key not in self._parts:
+            name = f"{chunk.product.name} panels {chunk.first} to {chunk.last - 1}"
+            self._parts[chunk.key] = (
+                self.dram.add(name, chunk.words * self.word_bytes),
+                chunk.to_bytes,
+            )
+        return self._parts[chunk.key][0]
+
+    def to_bytes(self) -> bytes:
+        """The whole image."""
+        out = bytearray(self.dram.size)
+        for offset, build in self._parts.values():
+            data = build()
+            out[offset : offset + len(data)] = data
+        return bytes(out)

@@ -1,0 +1,52 @@
+"""The backends by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from hw.config import Config
+from sw.driver.transport import Transport
+
+
+def _iss(config: Config, **options: Any) -> Transport:
+    from sim.iss_transport import IssTransport
+
+    return IssTransport(config, **options)
+
+
+def _verilator(
+    config: Config,
+    *,
+    trace: bool = False,
+    progress: Callable[[str], None] | None = None,
+    bus: Any = None,
+    **options: Any,
+) -> Transport:
+    from sim.native.simulator import BusOptions, NativeSimulator
+    from sw.driver.simulators import simulator_library
+
+    library = simulator_library(config, trace=trace, progress=progress)
+    if bus is None:
+        bus = BusOptions(outstanding=config.axi_outstanding, max_burst=config.axi_max_burst)
+    return NativeSimulator(library, bus=bus, **options)
+
+
+BACKENDS: dict[str, Callable[..., Transport]] = {"iss": _iss, "verilator": _verilator}
+
+
+def open_transport(backend: str, config: Config, **options: Any) -> Transport:
+    """Open a backend; what `options` it takes its own class says.
+
+    iss: `sim.iss_transport.IssTransport`. verilator: `sim.native.simulator.NativeSimulator`, and
+    `trace` (able to write waveforms) and `progress` (told what is built).
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+    """
+    try:
+        opener = BACKENDS[backend]
+    except KeyError:
+        known = ", ".join(BACKENDS)
+        raise ValueError(f"backend {backend!r} is unknown; one of {known}") from None
+    return opener(config, **options)

@@ -1,0 +1,46 @@
+"""What the driver needs of a backend."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Transport(Protocol):
+    """Registers, memory and the interrupt of one machine.
+
+    Attributes
+    ----------
+    name : str
+        Of the backend.
+    memory_range : (int, int)
+        First byte and size of the memory the driver may use.
+    """
+
+    name: str
+    memory_range: tuple[int, int]
+
+    def read32(self, address: int) -> int:
+        """Read the register at a byte offset."""
+
+    def write32(self, address: int, value: int) -> None:
+        """Write the register at a byte offset."""
+
+    def read_memory(self, address: int, length: int) -> npt.NDArray[np.uint8]:
+        """Copy bytes out of the memory."""
+
+    def write_memory(self, address: int, data: npt.ArrayLike) -> None:
+        """Copy an array's bytes into the memory."""
+
+    def wait(self, cycles: int, progress: Callable[[int], None] | None = None) -> bool:
+        """Wait for the interrupt, at most `cycles`; whether it is there.
+
+        `progress` is told now and then how many have passed.
+        """
+
+    def reset(self) -> None:
+        """Assert the hardware's reset; memory stays."""
+
+    def close(self) -> None:
+        """Give the machine back."""

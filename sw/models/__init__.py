@@ -1,0 +1,1 @@
+"""Models in: fetching pinned artefacts, BERT weights and fp32 forward, tokenizing, text."""

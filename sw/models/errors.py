@@ -1,0 +1,9 @@
+"""The one exception of models and quantization."""
+
+from __future__ import annotations
+
+from sw.errors import UserError
+
+
+class ModelError(UserError):
+    """A model, text or archive that cannot be used; the message is one line."""

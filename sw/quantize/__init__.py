@@ -1,0 +1,1 @@
+"""Quantization: fp32 encoders to the integers of docs/numerics.md."""

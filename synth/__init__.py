@@ -1,0 +1,1 @@
+"""Synthesis and place and route: flows, targets, reports."""

@@ -1,0 +1,161 @@
+"""The cache: its place, entries that appear whole or not at all, several processes at once."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sw import cache
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_where_it_is(monkeypatch, tmp_path):
+    monkeypatch.delenv("TILEWRIGHT_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.cache_dir() == tmp_path / ".cache" / "tilewright"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache.cache_dir() == tmp_path / ".cache" / "tilewright"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache.cache_dir() == Path("/xdg/tilewright")
+    monkeypatch.setenv("TILEWRIGHT_CACHE", "~/own")
+    assert cache.cache_dir() == tmp_path / "own"
+    monkeypatch.setenv("TILEWRIGHT_CACHE", "own")
+    assert cache.cache_dir() == Path.cwd() / "own"
+    assert not (tmp_path / "own").exists()
+
+
+def test_imports_nothing_heavy():
+    code = "import sys, sw.cache; sys.exit(bool({'numpy', 'click', 'rich'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_publish(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_text(name)
+    final = tmp_path / "kind" / "final"
+    assert cache.publish(tmp_path / "a", final) == final
+    # The second comes too late: the first stays.
+    assert cache.publish(tmp_path / "b", final) == final
+    assert (final / "f").read_text() == "a"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kind"]
+
+
+def test_publish_replaces_a_file(tmp_path):
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "final").write_text("old")
+    cache.publish(tmp_path / "new", tmp_path / "final")
+    assert (tmp_path / "final").read_text() == "new"
+
+
+def test_publish_over_a_file_fails(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "final").write_text("a file")
+    with pytest.raises(NotADirectoryError):
+        cache.publish(tmp_path / "new", tmp_path / "final")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_nothing_appears_when_building_fails(root, error):
+    final = root / "kind" / "name"
+
+    def build(folder):
+        (folder / "half").write_text("…")
+        raise error
+
+    with pytest.raises(error):
+        cache.build_once(final, build)
+    assert cache.entries() == []
+    assert [p.name for p in final.parent.iterdir()] == [".name.lock"]
+    # It holds no lock either.
+    cache.build_once(final, lambda folder: (folder / "f").write_text("whole"))
+    assert (final / "f").read_text() == "whole"
+
+
+def test_build_once_builds_once(root):
+    final = root / "kind" / "name"
+    built = []
+    waited = threading.Event()
+    started = threading.Event()
+
+    def build(folder):
+        built.append(folder)
+        started.set()
+        assert waited.wait(30)
+
+    def other():
+        cache.build_once(final, build, on_wait=waited.set)
+
+    first = threading.Thread(target=cache.build_once, args=(final, build))
+    first.start()
+    assert started.wait(30)
+    second = threading.Thread(target=other)
+    second.start()
+    first.join()
+    second.join()
+    assert len(built) == 1
+    assert final.is_dir()
+
+
+def test_lock_times_out(root):
+    path = root / "kind" / "name"
+    with cache.lock(path):
+        with pytest.raises(TimeoutError, match=r"\.name\.lock"):
+            with cache.lock(path, timeout=0.1):
+                pass
+    with cache.lock(path, timeout=0):
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_free(root):
+    path = root / "kind" / "name"
+    code = (
+        "import sys, time, pathlib; from sw import cache\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "with cache.lock(path), cache.staging(path) as f:\n"
+        "    (f / 'half').touch(); print('held', flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(TimeoutError), cache.lock(path, timeout=0):
+            pass
+        # Somebody works on it: its unfinished folder stays.
+        cache.clear()
+        assert len(list(path.parent.glob("*.staging"))) == 1
+        process.kill()
+    with cache.lock(path, timeout=10):
+        pass
+    assert cache.entries() == []
+    cache.clear()
+    assert list(path.parent.glob(".*.staging")) == []
+
+
+def test_entries_and_clear(root):
+    assert cache.entries() == []
+    assert cache.clear() == ([], [])
+    for kind, name, length in [("b", "y", 1), ("a", "x", 5), ("a", "z.v", 3)]:
+        with cache.staging(root / kind / name) as folder:
+            (folder / "f").write_bytes(bytes(length))
+    found = cache.entries()
+    assert [(e.kind, e.name, e.size) for e in found] == [
+        ("a", "x", 5),
+        ("a", "z.v", 3),
+        ("b", "y", 1),
+    ]
+    assert all(abs(e.modified - time.time()) < 60 for e in found)
+    with cache.lock(root / "a" / "x"):
+        removed, busy = cache.clear("a")
+    assert [e.name for e in removed] == ["z.v"]
+    assert [e.name for e in busy] == ["x"]
+    assert [e.name for e in cache.entries()] == ["x", "y"]

@@ -1,0 +1,250 @@
+"""The command line: what it prints, its exit codes, its errors in one line."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+import sw.cli
+from hw import __version__
+from sw import cache
+from sw.cli import _children, _output
+from sw.errors import ResultError, UserError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
+
+
+def commands():
+    return sw.cli.cli.list_commands(click.Context(sw.cli.cli))
+
+
+def test_version(capsys):
+    assert sw.cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"tilewright {__version__}\n"
+
+
+def test_help_lists_every_command_with_a_summary(capsys):
+    assert sw.cli.run(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name in commands():
+        line = next(line for line in out.splitlines() if line.split()[:1] == [name])
+        assert len(line.split()) > 3, f"{name} has no summary"
+    assert {"doctor", "presets", "cache", "fetch"} <= set(commands())
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_has_examples(name, capsys):
+    assert sw.cli.run([name, "--help"]) == 0
+    assert "Examples:\n    tilewright " in capsys.readouterr().out
+
+
+def test_help_imports_no_library():
+    code = (
+        "import sys, sw.cli; sw.cli.run(['--help']);"
+        "heavy = {'numpy', 'amaranth', 'rich', 'tokenizers', 'cocotb', 'sim'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["no-such"], "no-such"),
+        (["presets", "--no-such"], "--no-such"),
+        (["fetch"], "NAME"),
+        (["presets", "--json", "/no/such/folder/x.json"], "/no/such/folder"),
+        (["_output"], "_output"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(arguments, named, capsys):
+    assert sw.cli.run(arguments) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert err.startswith("tilewright: ")
+    assert named in err
+
+
+def use(monkeypatch, function):
+    """Have `tilewright presets` call `function`."""
+    monkeypatch.setattr(
+        sw.cli.importlib,
+        "import_module",
+        lambda name: SimpleNamespace(command=click.command("presets")(function)),
+    )
+
+
+def config_error():
+    code = compile(
+        "def check(n):\n    raise ValueError(f'rows is {n},\\nnot 4 to 128')", "c", "exec"
+    )
+    scope: dict[str, Any] = {"__name__": "hw.config"}
+    exec(code, scope)
+    scope["check"](3)
+
+
+def raising(error):
+    def function():
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "line"),
+    [
+        (raising(UserError("no model 'x':\n  minilm")), 2, "no model 'x': minilm"),
+        (raising(ResultError("3 bytes differ")), 1, "3 bytes differ"),
+        (raising(FileNotFoundError(2, "No such file", "a.toml")), 2, "a.toml: No such file"),
+        (config_error, 2, "rows is 3, not 4 to 128"),
+        (raising(KeyboardInterrupt()), 130, "interrupted"),
+    ],
+)
+def test_errors(function, code, line, monkeypatch, capsys):
+    use(monkeypatch, function)
+    assert sw.cli.run(["presets"]) == code
+    # click ends a broken-off line of output first.
+    assert capsys.readouterr().err.strip() == f"tilewright: {line}"
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    use(monkeypatch, raising(ValueError("a bug")))
+    with pytest.raises(ValueError, match="a bug"):
+        sw.cli.run(["presets"])
+
+
+def test_traceback_on_request(monkeypatch, capsys):
+    use(monkeypatch, raising(UserError("wrong")))
+    assert sw.cli.run(["--traceback", "presets"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_exit_code_of_a_command(monkeypatch):
+    @click.pass_context
+    def function(ctx):
+        ctx.exit(1)
+
+    use(monkeypatch, function)
+    assert sw.cli.run(["presets"]) == 1
+
+
+def test_presets_as_table_and_json(capsys, tmp_path):
+    from hw.config import PRESETS
+
+    path = tmp_path / "presets.json"
+    assert sw.cli.run(["presets", "--json", str(path)]) == 0
+    out = capsys.readouterr().out
+    document = json.loads(path.read_text())
+    assert document["tilewright"] == __version__
+    assert [row["name"] for row in document["rows"]] == list(PRESETS)
+    for row in document["rows"]:
+        assert row["name"] in out
+        assert row["onchip_bytes"] == PRESETS[row["name"]].onchip_bytes
+    assert [p.name for p in tmp_path.iterdir()] == ["presets.json"]
+
+
+def test_json_on_standard_output_is_alone(capsys):
+    assert sw.cli.run(["presets", "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rows"]
+    assert "presets" in captured.err
+
+
+def test_a_json_file_is_never_half_written(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("old")
+    with pytest.raises(TypeError):
+        _output.write_json({"a": object()}, str(path))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1 << 20, "1 MiB"), (5 << 30, "5 GiB")],
+)
+def test_size(value, text):
+    assert _output.size(value) == text
+
+
+def test_cache_list_and_clear(capsys):
+    entry = cache.cache_dir() / "models" / "one"
+    entry.mkdir(parents=True)
+    (entry / "data").write_bytes(bytes(2048))
+    assert sw.cli.run(["cache", "list", "--json", "-"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["bytes"] == 2048
+    assert [(r["kind"], r["name"]) for r in document["rows"]] == [("models", "one")]
+    assert sw.cli.run(["cache", "clear", "simulators"]) == 0
+    assert entry.is_dir()
+    with cache.lock(entry):
+        assert sw.cli.run(["cache", "clear"]) == 1
+    assert "models/one" in capsys.readouterr().err
+    assert sw.cli.run(["cache", "clear"]) == 0
+    assert not entry.exists()
+
+
+def test_doctor_tells_what_is_missing(capsys, monkeypatch):
+    from sim import toolchain
+
+    tools = [
+        tool if tool.name != "cocotb" else dataclasses.replace(tool, ok=False, version=None)
+        for tool in toolchain.tools()
+    ]
+    monkeypatch.setattr(toolchain, "tools", lambda: tools)
+    assert sw.cli.run(["doctor", "--no-build", "--json", "-"]) == 1
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["ok"] is False
+    row = next(row for row in document["rows"] if row["name"] == "cocotb")
+    assert row["status"] == "missing"
+    assert row["fix"] in captured.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_children_and_theirs(number, tmp_path):
+    code = (
+        "import subprocess, sw.cli\n"
+        "def wait(*a, **k):\n"
+        "    subprocess.run(['sh', '-c', 'sleep 60 & echo $! > pid; mv pid child; wait'])\n"
+        "sw.cli.cli.main = wait\n"
+        "sw.cli.main()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(sw.cli.__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "child").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child = int((tmp_path / "child").read_text())
+        assert child in _children.descendants(process.pid)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err
+    while _alive(child):
+        assert time.monotonic() < deadline, "a grandchild outlived Ctrl-C"
+        time.sleep(0.02)
+
+
+def _alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    # Nobody may be there to collect it.
+    return state != "Z"

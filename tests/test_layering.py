@@ -1,0 +1,156 @@
+"""Who may import whom: the rules of docs/architecture.md, read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ("hw", "sim", "sw", "synth")
+
+DEFINITIONS = {
+    "hw.commands",
+    "hw.config",
+    "hw.encoding",
+    "hw.manifest",
+    "hw.registers",
+    "hw.tables",
+}
+"""They say what the machine is; software and simulators know it by them alone."""
+
+GENERATES = {"sim.verilog"}
+"""The one place in `sim` that generates Verilog, to simulate it."""
+
+
+def modules():
+    """Every module of the project: its dotted name and its file."""
+    for layer in LAYERS:
+        for path in sorted((ROOT / layer).rglob("*.py")):
+            words = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(words[:-1] if words[-1] == "__init__" else words), path
+
+
+MODULES = dict(modules())
+
+
+def imports(module, path):
+    """(line, imported module) for each import of the project's own in a file, lazy ones too."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                base = ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [base])])
+            # `from hw import config` imports a module, `from hw import __version__` does not.
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                names.append(full if full in MODULES else base)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("import_module", "__import__")
+        ):
+            names = [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] in LAYERS:
+                yield node.lineno, name
+
+
+def within(name, package):
+    return name == package or name.startswith(package + ".")
+
+
+def refusal(module, name):
+    """Why `module` must not import `name`, or None."""
+    if module in DEFINITIONS:
+        allowed = name in DEFINITIONS or name == "hw"
+        return None if allowed else "definitions import nothing of the project but each other"
+    layer, target = module.split(".")[0], name.split(".")[0]
+    if within(module, "sw.cli") or module == "sw.__main__":
+        return None
+    if within(name, "sw.cli"):
+        return "only the command line knows the command line"
+    if layer == "hw" and target != "hw":
+        return "the generator knows nothing but itself"
+    if layer == "synth" and target not in ("synth", "hw"):
+        return "synth imports hw only"
+    if layer == "sim" and target not in ("sim", "hw"):
+        return "sim imports neither sw nor synth"
+    if layer == "sw" and target == "synth":
+        return "sw does not import synth"
+    # `hw` itself holds the version and imports nothing.
+    component = target == "hw" and name not in DEFINITIONS and name != "hw"
+    if layer in ("sim", "sw") and component and module not in GENERATES:
+        return "of hw only the definitions may be imported here"
+    if within(module, "sw.compiler") and target == "sim":
+        return "the compiler knows no backend"
+    return None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports(module):
+    path = MODULES[module]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module} imports {name}: {reason}"
+        for line, name in imports(module, path)
+        if (reason := refusal(module, name)) is not None
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_packages_import_nothing():
+    """`import hw` and the like are free: every `__init__` of a layer is."""
+    for layer in LAYERS:
+        assert not list(imports(layer, MODULES[layer]))
+
+
+def test_every_folder_with_modules_is_a_package():
+    for layer in (*LAYERS, "tests"):
+        for path in (ROOT / layer).rglob("*.py"):
+            assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "allowed"),
+    [
+        ("hw.config", "hw.registers", True),
+        ("hw.config", "hw.array", False),
+        ("hw.array", "hw.config", True),
+        ("hw.array", "sim.golden", False),
+        ("sim.iss", "hw.commands", True),
+        ("sim.iss", "hw.core", False),
+        ("sim.iss", "sw.errors", False),
+        ("sim.verilog", "hw.generate", True),
+        ("sw.compiler.emit", "hw.commands", True),
+        ("sw.compiler.emit", "sim.golden", False),
+        ("sw.driver", "sim.native", True),
+        ("sw.driver", "hw.core", False),
+        ("sw.driver", "sw.cli.demo", False),
+        ("sw.cli.demo", "hw.generate", True),
+        ("sw.cli.demo", "synth.flow", True),
+        ("synth.flow", "hw.generate", True),
+        ("synth.flow", "sim.golden", False),
+    ],
+)
+def test_the_rules(module, name, allowed):
+    assert (refusal(module, name) is None) == allowed
+
+
+def test_all_ways_to_import_are_seen(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(
+        "import hw.config as c, numpy\n"
+        "from hw import config, __version__\n"
+        "from . import toolchain\n"
+        "from ..hw import nothing\n"
+        "def f():\n"
+        "    from sw.errors import UserError\n"
+        "    importlib.import_module('sim.native')\n"
+    )
+    found = {(line, name) for line, name in imports("sim.a", path)}
+    assert {(1, "hw.config"), (2, "hw.config"), (2, "hw"), (3, "sim.toolchain")} <= found
+    assert {(6, "sw.errors"), (7, "sim.native")} <= found
