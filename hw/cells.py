@@ -20,6 +20,9 @@ class Cell(wiring.Component):
     """
 
     cell_name: str = ""
+    # Of equal cells one is converted and the others only name it: Amaranth's warning about
+    # components that are made and not elaborated would be false.
+    _MustUse__silence = True
 
     def cells(self) -> "list[Cell]":
         """Cells this one places."""

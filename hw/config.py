@@ -190,7 +190,9 @@ class Config:
         known = {field.name for field in dataclasses.fields(cls)}
         for key in values:
             if key not in known:
-                raise ValueError(f"{origin}: unknown key {key!r}; known: {', '.join(sorted(known))}")
+                raise ValueError(
+                    f"{origin}: unknown key {key!r}; known: {', '.join(sorted(known))}"
+                )
         return cls(**values)
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
@@ -38,6 +38,8 @@ class Tilewright(wiring.Component):
     dispatch and the DMA's new bursts; CONTROL.soft_reset drains the bus, then clears the machine
     (the rw registers and the memories keep their contents).
     """
+
+    _MustUse__silence = True  # as in `Cell`: its signature alone tells the ports
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -173,9 +175,9 @@ class Tilewright(wiring.Component):
                 m.d.comb += semaphores[key].word_select(number, 4).eq(net[key])
         m.d.comb += semaphores["clear"].eq(starts)
 
-        for net, unit, transfers, stream, done in (
-            (dispatch[Unit.LOAD], Unit.LOAD, load, dma.load, dma.load_done),
-            (dispatch[Unit.STORE], Unit.STORE, store, dma.store, dma.store_done),
+        for net, transfers, stream, done in (
+            (dispatch[Unit.LOAD], load, dma.load, dma.load_done),
+            (dispatch[Unit.STORE], store, dma.store, dma.store_done),
         ):
             m.d.comb += [
                 transfers["command"].eq(net["command"]),
@@ -190,15 +192,15 @@ class Tilewright(wiring.Component):
                 transfers["transfer_ready"].eq(stream.ready & ~halt),
                 net["done"].eq(done),
             ]
-        for net, unit in (
+        for net, worker in (
             (dispatch[Unit.MATMUL], matmul),
             (dispatch[Unit.VECTOR], vector),
         ):
             m.d.comb += [
-                unit["command"].eq(net["command"]),
-                unit["command_valid"].eq(net["command_valid"]),
-                net["command_ready"].eq(unit["command_ready"]),
-                net["done"].eq(unit["done"]),
+                worker["command"].eq(net["command"]),
+                worker["command_valid"].eq(net["command_valid"]),
+                net["command_ready"].eq(worker["command_ready"]),
+                net["done"].eq(worker["done"]),
             ]
         m.d.comb += vector["is_row"].eq(dispatch[Unit.VECTOR]["is_second"])
 
@@ -394,16 +396,14 @@ class Tilewright(wiring.Component):
                 matmul["busy"],
                 dispatch[Unit.MATMUL]["waiting"]
                 & ~matmul["stall_weights"]
-                & ~matmul["stall_short"],
+                & ~matmul["stall_hazard"],
                 matmul["stall_weights"],
-                matmul["stall_short"],
+                matmul["stall_hazard"],
                 matmul["draining"],
             ),
             "vector": (
                 vector["busy"],
-                dispatch[Unit.VECTOR]["waiting"]
-                & ~vector["stall_operand"]
-                & ~vector["stall_row"],
+                dispatch[Unit.VECTOR]["waiting"] & ~vector["stall_operand"] & ~vector["stall_row"],
                 vector["stall_operand"],
                 vector["stall_row"],
                 vector["draining"],

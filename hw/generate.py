@@ -1,18 +1,21 @@
-"""Verilog text of a configuration: every cell once, then the top."""
+"""Verilog of a configuration, and the files that go with it."""
 
 import os
 import re
+import secrets
 from collections.abc import Callable
+from pathlib import Path
 
 from hw import __version__
 from hw.cells import collect
 from hw.config import Config
 from hw.core import TOP_NAME, Tilewright
+from hw.documents import c_header, instantiation, manifest_json, register_documentation
 
 # The bundled Yosys, whatever another one on the machine is: the text depends on it.
 os.environ["AMARANTH_USE_YOSYS"] = "builtin"
 
-from amaranth.back import verilog  # noqa: E402  (reads the variable above)
+from amaranth.back import verilog
 
 # Style warnings about text that a machine wrote; every warning about what it means stays on.
 _LINT_OFF = "".join(
@@ -54,7 +57,7 @@ def _short_zeros(text: str) -> str:
 
 
 def _convert(component: object, name: str) -> str:
-    text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)  # type: ignore[arg-type]
+    text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
     return _short_zeros(_TOP.sub("", _GENERATED.sub("", text))).strip() + "\n"
 
 
@@ -86,3 +89,43 @@ def generate_verilog(
             progress(name, number, len(cells) + 1)
         parts.append(_convert(component, name))
     return "\n".join(parts)
+
+
+def generate(
+    config: Config, folder: Path, *, progress: Callable[[str, int, int], None] | None = None
+) -> list[Path]:
+    """Write Verilog, instantiation template, manifest, C header and register documentation.
+
+    The folder is made if need be. Files of the same names are replaced one by one once all texts
+    are made; none is ever half-written.
+
+    Returns
+    -------
+    list of Path
+        The files, the Verilog first.
+
+    Raises
+    ------
+    OSError
+        When the folder cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        f"{TOP_NAME}.v": generate_verilog(config, progress=progress),
+        f"{TOP_NAME}_instance.v": instantiation(config),
+        "manifest.json": manifest_json(config),
+        f"{TOP_NAME}.h": c_header(config),
+        "registers.md": register_documentation(config),
+    }
+    paths = []
+    for name, text in texts.items():
+        path = folder / name
+        part = folder / f".{name}.{secrets.token_hex(4)}"
+        try:
+            part.write_text(text, encoding="utf-8", newline="\n")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        paths.append(path)
+    return paths

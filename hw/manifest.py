@@ -62,6 +62,7 @@ def interface(config: Config) -> dict[str, Any]:
 
 def manifest_hash(config: Config) -> int:
     """Return the 64-bit hash the machine carries and every program names (SHA-256, first 8 bytes,
-    little-endian, of the interface as canonical JSON)."""
+    little-endian, of the interface as canonical JSON).
+    """
     text = json.dumps(interface(config), sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")

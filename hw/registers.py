@@ -43,7 +43,7 @@ STATUS_RESETTING = 1 << 3
 # CYCLES. "busy" is useful work; the rest are the reasons for having none.
 COUNTERS: dict[str, tuple[str, ...]] = {
     "load": ("busy", "token", "memory", "port", "idle"),
-    "matmul": ("busy", "token", "weights", "short", "drain", "idle"),
+    "matmul": ("busy", "token", "weights", "hazard", "drain", "idle"),
     "vector": ("busy", "token", "operand", "row", "drain", "idle"),
     "store": ("busy", "token", "memory", "port", "idle"),
 }
@@ -53,7 +53,7 @@ COUNTER_DOC = {
     "memory": "waiting for the AXI bus",
     "port": "waiting for a scratchpad port",
     "weights": "the next tile is not in the shadow weights yet",
-    "short": "a pass of fewer rows than its least length waits for that length",
+    "hazard": "a row waits for an accumulator word that is being written",
     "operand": "parameters are fetched, or a scratchpad or accumulator port is taken",
     "row": "the row unit works (division, rsqrt, scale rows in and out)",
     "drain": "the pipeline empties before the command's tokens are posted",

@@ -532,6 +532,8 @@ class _Generator:
         }
         if f["post"] == Post.AFFINE:
             f["bias"] = 0
+        if f["post"] == Post.AFFINE:
+            f["bias"] = 0
         if f["pre"] == Pre.CENTER:
             f["imm"] = self.choose([1, 4096, self.integer(1, 4096)])
         if f["pre"] in (Pre.MAX_MINUS, Pre.CENTER):
@@ -679,9 +681,8 @@ class _Generator:
 
     def plain(self, **fields: int) -> dict[str, int]:
         """Flags that do nothing, changed by `fields`."""
-        names = ("source", "pre", "mul", "bias", "function", "post", "out", "stat_op")
-        names += ("magnitude", "first", "causal", "shift", "shift1", "shift2", "imm")
-        return {**dict.fromkeys(names, 0), **fields}
+        names = "source pre mul bias function post out stat_op magnitude first causal"
+        return {**dict.fromkeys((names + " shift shift1 shift2 imm").split(), 0), **fields}
 
     def softmax(self) -> None:
         """Maximum, exponentials and their sum, division, product: with sensible numbers."""
@@ -753,12 +754,11 @@ class _Generator:
         self.load_arena()
         self.matmul(whole=True)
         rows = min(self.stat_count, self.scale_count)
-        for stat_op in (Stat.MOMENTS,):
-            self.vector(
-                self.plain(source=Source.SP, stat_op=stat_op, first=1, pre=Pre.NONE),
-                {"m": rows, "panels": 1, "valid": self.config.panel, "row0": 0}
-                | {"stat": self.stat_first},
-            )
+        self.vector(
+            self.plain(source=Source.SP, stat_op=Stat.MOMENTS, first=1),
+            {"m": rows, "panels": 1, "valid": self.config.panel, "row0": 0}
+            | {"stat": self.stat_first},
+        )
         self.row(RowOp.RSQRT, self.stat_first, self.stat_count)
         self.row(RowOp.GET, m=self.scale_count)
 

@@ -44,7 +44,7 @@ class Counters(Cell):
             m.d.sync += cycles.eq(cycles + 1)
         with m.If(self.clear):
             m.d.sync += cycles.eq(0)
-        counters = []
+        counters: list[Signal] = []
         for unit, reasons in COUNTERS.items():
             earlier: Value = Const(0)
             for reason in reasons:

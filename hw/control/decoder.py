@@ -92,9 +92,7 @@ class Decoder(Cell):
                             addresses.append(value < bound)
                     if code == Opcode.VECTOR:
                         function = field_of(raw, code, "function")
-                        addresses.append(
-                            Cat(function == legal for legal in functions).any()
-                        )
+                        addresses.append(Cat(function == legal for legal in functions).any())
                         affine = field_of(raw, code, "post") == Post.AFFINE
                         addresses.append(~(affine & field_of(raw, code, "bias")))
                     if enums:

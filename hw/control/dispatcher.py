@@ -142,9 +142,7 @@ class Dispatcher(Cell):
         ]
         m.d.comb += self.is_second.eq(head[:8] == self.opcodes[-1])
         for number, opcode in enumerate(self.opcodes):
-            fields = Cat(
-                head[f.offset : f.offset + f.width] for f in LAYOUTS[opcode].values()
-            )
+            fields = Cat(head[f.offset : f.offset + f.width] for f in LAYOUTS[opcode].values())
             with m.If(self.is_second == number if len(self.opcodes) > 1 else 1):
                 m.d.comb += self.command.eq(fields)
 

@@ -126,9 +126,7 @@ def flat_members(config: Config, prefix: str = "m_axi_") -> dict[str, wiring.Mem
     }
 
 
-def connect_flat(
-    m: Module, config: Config, axi: Any, ports: Any, prefix: str = "m_axi_"
-) -> None:
+def connect_flat(m: Module, config: Config, axi: Any, ports: Any, prefix: str = "m_axi_") -> None:
     """Connect an `AxiSignature` port of a submodule to the flat members of `ports`."""
 
     def flat(name: str) -> Any:

@@ -89,7 +89,10 @@ class Fifo(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         width = Shape.cast(self.shape).width
-        m.submodules.memory = memory = Memory(shape=width, depth=self.depth, init=[])
+        # Yosys would merge the output register into a block RAM for deep ones, whose output is slow.
+        m.submodules.memory = memory = Memory(
+            shape=width, depth=self.depth, init=[], attrs={"ram_style": "distributed"}
+        )
         write, read = memory.write_port(), memory.read_port(domain="comb")
         level = Signal(range(self.depth + 1))
         full = Signal()

@@ -248,9 +248,7 @@ class BurstGenerator(wiring.Component):
             m.d.sync += [
                 valid3.eq(valid2 & ~outside2),
                 o.beat.eq(beat2),
-                o.length.eq(
-                    Mux(end2, last2[:low], burst_beats(config) - 1) - beat2[:low]
-                ),
+                o.length.eq(Mux(end2, last2[:low], burst_beats(config) - 1) - beat2[:low]),
                 o.first.eq(first2),
                 o.last.eq(end2),
                 o.final.eq(end2 & final2),

@@ -26,7 +26,8 @@ class _Place(data.StructLayout):
 
 class _Descriptor(data.StructLayout):
     """What the data side knows of a burst; fields as in `Burst`, and `tail`, the lane of the last
-    byte in the last group of the run."""
+    byte in the last group of the run.
+    """
 
     def __init__(self, config: Config) -> None:
         lanes = log2(config.axi_bytes)
@@ -179,9 +180,7 @@ class _Realign(wiring.Component):
                     o.empty.eq(0),
                     o.place.eq(d.place),
                     o.data.eq(turned),
-                    take.eq(
-                        Mux(aligned | single, ones, lanes_from(count, (-d.offset)[:bits]))
-                    ),
+                    take.eq(Mux(aligned | single, ones, lanes_from(count, (-d.offset)[:bits]))),
                     keep.eq(Mux(final_group, lanes_to(count, d.tail), ones)),
                     run_tail.eq(d.tail),
                     at_start.eq(beat.last),

@@ -1,5 +1,7 @@
 """Accumulators: a column of banks per array column, written with the array's skew."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -62,7 +64,7 @@ class AccumulatorColumn(Cell):
             Signal(signed(self.psum_bits), name=f"sum{k}", reset_less=True) for k in (1, 2)
         ]
         for stages in (valid, accumulate, address, sums):
-            for before, after in zip(stages, stages[1:], strict=False):
+            for before, after in pairwise(stages):
                 m.d.sync += after.eq(before)
         m.d.comb += [
             self.valid_o.eq(valid[1]),

@@ -20,8 +20,8 @@ class RowScale(Cell):
     """(m, e) of a largest magnitude: the pair with the largest m·2^-e, m in 4 … 7, for which
     RSH(a·m, e + 2) <= 127.
 
-    RSH(a·m, e + 2) <= 127 is a·m < 510·2^e, so e is the number of octaves k with a > (255·2^k − 1)/2
-    (there m = 4 fails), and then m the largest of 7, 6, 5, 4 that fits. Latency 3.
+    RSH(a·m, e + 2) <= 127 is a·m < 510·2^e, so e is the number of octaves k with
+    a > (255·2^k − 1)/2 (there m = 4 fails), and then m the largest of 7 … 4 that fits. Latency 3.
 
     Attributes
     ----------

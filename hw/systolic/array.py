@@ -19,10 +19,11 @@ class SystolicArray(Cell):
     An activation row enters unskewed; lane r is delayed r cycles here. Sums leave skewed: column c
     of a row that entered at t is at `p` in cycle t + R + 2 + c; the accumulators take them so.
 
-    Weight rows enter with `load`, the tile's last row (R − 1) first; row r of the array takes part
-    from word r on (`load_rows[r]`), so that the next tile may follow one cycle behind the swap wave.
-    The first word may enter in the cycle of the swap at the earliest, and the swap in the cycle
-    behind the last word.
+    Weight rows enter with `load`, the tile's last row (R − 1) first; row r of the array takes
+    part from word r on (`load_rows[r]`), so that the next tile may follow right behind the swap
+    wave: the
+    first word may enter in the cycle of the swap at the earliest, and the swap in the cycle behind
+    the last word.
 
     Attributes
     ----------

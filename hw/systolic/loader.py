@@ -72,9 +72,7 @@ class WeightLoader(Cell):
         incoming = data.View(command_layout(Opcode.MATMUL), self.command)
         active = Signal()
         transposed = command.transposed
-        walk = TileWalk(
-            m, kt=command.kt, nt=command.nt, k_outer=command.k_outer, prefix="prefetch"
-        )
+        walk = TileWalk(m, kt=command.kt, nt=command.nt, k_outer=command.k_outer, prefix="prefetch")
         word = Signal(range(panel), reset_less=True)  # word of the tile
         base = Signal(address_bits, reset_less=True)  # the panel's
         offset = Signal(address_bits, reset_less=True)  # of the tile in its panel
@@ -146,9 +144,7 @@ class WeightLoader(Cell):
             later_note = Signal(note_shape.size, name=f"note_{stage}", reset_less=True)
             m.d.sync += [later.eq(arrived), later_note.eq(arrived_note)]
             arrived, arrived_note = later, later_note
-        m.submodules.words = fifo = SyncFIFOBuffered(
-            width=word_bits + note_shape.size, depth=depth
-        )
+        m.submodules.words = fifo = SyncFIFOBuffered(width=word_bits + note_shape.size, depth=depth)
         head = data.View(note_shape, fifo.r_data[word_bits:])
         head_word = fifo.r_data[:word_bits]
         m.d.comb += [fifo.w_en.eq(arrived), fifo.w_data.eq(Cat(self.read_data, arrived_note))]
@@ -274,9 +270,7 @@ class WeightLoader(Cell):
         m.d.comb += [
             self.load_rows.eq(rows2),
             self.w.eq(
-                Cat(
-                    bytes2.word_select(index, 8)[: config.weight_bits] for index in range(columns)
-                )
+                Cat(bytes2.word_select(index, 8)[: config.weight_bits] for index in range(columns))
             ),
         ]
 

@@ -17,14 +17,13 @@ from hw.systolic.walk import TileWalk
 
 ISSUE_TO_ARRAY = SP_READ_LATENCY + FEEDER_LATENCY
 """Cycles from a row's scratchpad request to its activations at the array."""
-LEAST_PASS = 8
-"""Least cycles of a pass: covers the accumulators' read-modify-write."""
 
 
 class MatmulUnit(Cell):
     """Runs MATMUL commands; tile follows tile, and command follows command, without a bubble.
 
-    A pass lasts max(m, R, 8) cycles. The unit takes a command when loader and feeder both can.
+    A pass lasts max(m, R) cycles, and more only where a row would meet an accumulator word whose
+    read-modify-write is under way. The unit takes a command when loader and feeder both can.
 
     Attributes
     ----------
@@ -33,7 +32,7 @@ class MatmulUnit(Cell):
     feeder_read_*, loader_read_* : scratchpad readers (the feeder is never refused)
     scale_address, scale_m, scale_e : row table, (m, e) SCALE_LATENCY behind the address
     sums, sum_valid, sum_accumulate, sum_address : to the accumulators
-    busy, stall_weights, stall_short, draining : what the unit does in this cycle
+    busy, stall_weights, stall_hazard, draining : what the unit does in this cycle
     """
 
     def __init__(self, config: Config) -> None:
@@ -66,7 +65,7 @@ class MatmulUnit(Cell):
                 "sum_address": Out((config.acc_words - 1).bit_length()),
                 "busy": Out(1),
                 "stall_weights": Out(1),
-                "stall_short": Out(1),
+                "stall_hazard": Out(1),
                 "draining": Out(1),
             }
         )
@@ -106,7 +105,7 @@ class MatmulUnit(Cell):
         acc_tile = Signal(16, reset_less=True)
         tile_ready = Signal()
         ready = Signal()
-        least = Signal(range(LEAST_PASS))
+        hazard = Signal()
         empty = Signal()
         m.d.comb += empty.eq((command.m == 0) | (command.kt == 0) | (command.nt == 0))
 
@@ -114,20 +113,16 @@ class MatmulUnit(Cell):
         last_row = row + 1 == command.m
         issue = Signal()
         m.d.comb += [
-            issue.eq(active & ~empty & (~first_row | (ready & (least == 0)))),
+            issue.eq(active & ~empty & (~first_row | ready) & ~hazard),
             finish.eq(active & (empty | (issue & last_row & walk.last))),
             self.busy.eq(issue),
             self.stall_weights.eq(active & ~empty & first_row & ~ready),
-            self.stall_short.eq(active & ~empty & first_row & ready & (least != 0)),
+            self.stall_hazard.eq(active & ~empty & (~first_row | ready) & hazard),
         ]
         with m.If(tile_ready):
             m.d.sync += ready.eq(1)
         with m.Elif(issue & first_row):
             m.d.sync += ready.eq(0)
-        with m.If(issue & first_row):
-            m.d.sync += least.eq(LEAST_PASS - 1)
-        with m.Elif(least != 0):
-            m.d.sync += least.eq(least - 1)
         with m.If(issue):
             m.d.sync += row.eq(row + 1)
             with m.If(last_row):
@@ -234,6 +229,17 @@ class MatmulUnit(Cell):
             control.accumulate.eq(command.accumulate | (walk.k != 0)),
             control.address.eq(acc_tile + row),
         ]
+        # A word may come again WRITE_LATENCY + 1 cycles later at the earliest. That concerns short
+        # passes, tiles that overlap, and commands whose tiles lie across each other.
+        earlier_valid, earlier_address = issue, control.address
+        clashes = []
+        for stage in range(WRITE_LATENCY):
+            valid_later = Signal(name=f"written_valid_{stage}")
+            address_later = Signal(len(self.sum_address), name=f"written_{stage}", reset_less=True)
+            m.d.sync += [valid_later.eq(earlier_valid), address_later.eq(earlier_address)]
+            earlier_valid, earlier_address = valid_later, address_later
+            clashes.append(valid_later & (address_later == control.address))
+        m.d.comb += hazard.eq(control.accumulate & Cat(clashes).any())
         delay = ISSUE_TO_ARRAY + array_latency(config.rows)
         size = control_shape.size
         line = Signal(size * delay, reset_less=True)

@@ -12,7 +12,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.cells import Cell
-from hw.commands import Function, Mul, Out as OutFormat, Post, Pre, Source
+from hw.commands import Function, Mul, Post, Pre, Source
+from hw.commands import Out as OutFormat
 from hw.memories.row_table import F1_BITS, FACTOR_BITS
 from hw.tables import ACTIVATIONS, EXP2, EXP2_FRACTION_BITS, EXP2_LG
 
@@ -47,7 +48,7 @@ def saturate(value: Value, bits: int) -> Value:
 
 
 def function_rom(functions: tuple[str, ...]) -> tuple[list[int], dict[str, int]]:
-    """Return the lane's ROM (value | slope << ROM_VALUE, a word a segment) and each table's base."""
+    """Return the lane's ROM (value | slope << ROM_VALUE a segment) and each table's base."""
     words: list[int] = []
     bases: dict[str, int] = {}
     for name, table in [("exp2", EXP2)] + [(f, ACTIVATIONS[f].values) for f in functions]:
@@ -237,8 +238,7 @@ class Lane(Cell):
                 with m.Case(Function[name.upper()]):
                     m.d.comb += [
                         address.eq(
-                            bases[name]
-                            + shifted[table.lg :][: (table.segments - 1).bit_length()]
+                            bases[name] + shifted[table.lg :][: (table.segments - 1).bit_length()]
                         ),
                         low.eq(shifted[: table.lg]),
                         below.eq(w[11] < table.lo),
@@ -295,7 +295,8 @@ class Lane(Cell):
             Mux(residual, operand[STAGE_CHANNEL], g[15]) * factor15,
         )
         product17 = register("product17", signed(33), product16)
-        parts18 = register("parts18", signed(34), rsh_parts(product17, Mux(residual, self.shift1, 0)))
+        shift17 = Mux(residual, self.shift1, 0)
+        parts18 = register("parts18", signed(34), rsh_parts(product17, shift17))
         addend = Signal(signed(34))
         with m.If(residual):
             m.d.comb += addend.eq(base[18])

@@ -1,4 +1,4 @@
-"""The row unit: one value a row, computed bit by bit (division, rsqrt), and scale rows in and out."""
+"""The row unit: one value a row, bit by bit (division, rsqrt), and scale rows in and out."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
@@ -224,8 +224,7 @@ class RowUnit(Cell):
                 m.next = "ADD"
             with m.State("ADD"):
                 m.d.sync += factor.eq(
-                    table_value
-                    + ((product.as_signed() + (1 << (RSQRT_LG - 1))) >> RSQRT_LG)
+                    table_value + ((product.as_signed() + (1 << (RSQRT_LG - 1))) >> RSQRT_LG)
                 )
                 m.next = "WRITE"
             with m.State("WRITE"):

@@ -358,9 +358,7 @@ class VectorUnit(Cell):
             info.stat.eq(command.stat + out_row),
             info.scale.eq(command.scale_out + out_row),
         ]
-        at_result = data.View(
-            info_layout, delayed("info", info.as_value(), COUNTERS_AHEAD)
-        )
+        at_result = data.View(info_layout, delayed("info", info.as_value(), COUNTERS_AHEAD))
         result_valid = delayed("result_valid", arrives, COUNTERS_AHEAD, reset_less=False)
 
         # --- Lanes.

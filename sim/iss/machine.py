@@ -147,16 +147,25 @@ class Machine(State):
         self.fault = None
         self.completed = 0
         self.tokens = [0] * SEMAPHORES
-        start = (self.base[PROGRAM_REGION] + offset) & (1 << 64) - 1
-        end = start + count * COMMAND_BYTES
-        if start < self.base[PROGRAM_REGION] or end > self.limit[PROGRAM_REGION]:
-            self._fault(Fault.WINDOW, Unit.FETCH, 0, f"program of {count} commands", start)
+        self._check_place(offset, count)
+        start = self.base[PROGRAM_REGION] + offset
         for index in range(count):
             self._step(index, count, start + index * COMMAND_BYTES, observe)
-        if not count:
-            self._fault(Fault.PROGRAM_LENGTH, Unit.FETCH, 0, "no commands")
         left = [s for s, value in enumerate(self.tokens) if value]
         self.undefined(bool(left), f"tokens left over at END in semaphores {left}")
+
+    def _check_place(self, offset: int, count: int) -> None:
+        """What the fetch checks before it reads."""
+        if not count:
+            self._fault(Fault.PROGRAM_LENGTH, Unit.FETCH, 0, "no commands")
+        base, space = self.base[PROGRAM_REGION], 1 << self.config.axi_addr_width
+        start = base + offset
+        if start + count * COMMAND_BYTES > min(self.limit[PROGRAM_REGION], space):
+            self._fault(Fault.WINDOW, Unit.FETCH, 0, f"program of {count} commands", start % space)
+        if start % COMMAND_BYTES:
+            self._fault(
+                Fault.ILLEGAL_FIELD, Unit.FETCH, 0, f"program at {start:#x}: multiple of 64", start
+            )
 
     def _fault(
         self, code: Fault, unit: Unit, index: int, detail: str, address: int = 0

@@ -9,40 +9,46 @@ from numpy.lib.stride_tricks import as_strided
 from hw.commands import Fault
 from sim.iss.state import State, WindowError
 
-_MASK = (1 << 64) - 1
+_FAR = 1 << 60
 
 
 def _runs(state: State, f: dict[str, int], write: bool) -> npt.NDArray[np.uint8]:
     """The bytes in DRAM, [planes, runs, length], as a view; every run checked first."""
     planes, runs, length = f["planes"], f["runs"], f["length"]
     base, limit = state.base[f["region"]], state.limit[f["region"]]
+    space = 1 << state.config.axi_addr_width
     start = base + f["offset"] + (state.scalars[f["scalar"]] if f["scalar_on"] else 0)
     steps = (
         np.arange(planes, dtype=np.int64)[:, None] * f["plane_stride"]
         + np.arange(runs, dtype=np.int64) * f["run_stride"]
     )
-    address = np.uint64(start & _MASK) + steps.astype(np.uint64)  # modulo 2^64
-    low, high = np.uint64(base), np.uint64(limit)
-    outside = (address < low) | (address > high) | (high - address < np.uint64(length))
+    # Addresses do not wrap. Steps are below 2^50, so that farther bounds may be cut to 2^60.
+    lowest = max(base - start, -_FAR)
+    highest = min(min(limit, space) - length - start, _FAR)
+    outside = (steps < lowest) | (steps > highest)
+    if start >= space:
+        outside[0, 0] = True
     if outside.any():
-        first = int(address[outside][0])
+        first = (start + int(steps[outside][0])) % space
         raise WindowError(
             Fault.WINDOW,
             first,
             f"{length} bytes at {first:#x}, region {f['region']} is [{base:#x}, {limit:#x})",
         )
-    found = state.dram.find(int(address.min()), int(address.max()) + length - 1)
+    low = start + int(steps.min())
+    found = state.dram.find(low, start + int(steps.max()) + length - 1)
     if found is None:
-        for place in address.reshape(-1).tolist():
+        for step in steps.reshape(-1).tolist():
+            place = start + step
             if state.dram.find(place, place + length - 1) is None:
                 code = Fault.WRITE_DECERR if write else Fault.READ_DECERR
                 raise WindowError(code, place, f"{length} bytes at {place:#x}: no memory is there")
         raise ValueError("runs of one command lie in several buffers of the simulated DRAM")
     buffer, offset = found
     if write and state.check:
-        order = np.sort(address.reshape(-1))
-        state.undefined(bool((np.diff(order) < np.uint64(length)).any()), "runs of a STORE overlap")
-    offset += int(address[0, 0]) - int(address.min())
+        order = np.sort(steps.reshape(-1))
+        state.undefined(bool((np.diff(order) < length).any()), "runs of a STORE overlap")
+    offset += start - low
     return as_strided(
         buffer[offset:],
         shape=(planes, runs, length),

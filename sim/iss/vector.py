@@ -184,8 +184,7 @@ class _Vector:
 
     def run(self) -> None:
         f = self.f
-        v = self._source()
-        t = self._multiplied(v)
+        t = self._multiplied(self._source())
         base, w = t, t
         if f["bias"]:
             base = t + self._bias()

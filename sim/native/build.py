@@ -58,7 +58,7 @@ _COMPILE = (
     "-Wno-unknown-warning-option",
 )
 # Only what runs every cycle is worth the time of the optimiser.
-_OPTIMISE = {"OPT_FAST": "-O3", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O2"}
+_OPTIMISE = {"OPT_FAST": "-O3", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
 _LINK = ("-shared", "-Wl,-Bsymbolic")
 
 

@@ -431,6 +431,8 @@ class NativeSimulator:
         Cycle c is 10c … 10c + 9 ns, the clock rises in its middle. The library must have been built
         with `trace`.
         """
+        # Verilator does not tell when it cannot write.
+        path.open("wb").close()
         self._check(
             self._library.tw_trace(
                 self._live, str(path).encode(), self.cycle if start is None else start, cycles

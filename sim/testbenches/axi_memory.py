@@ -68,7 +68,12 @@ class AxiMemory:
     def __init__(
         self, dut: Any, *, origin: int, size: int, beat: int, limits: tuple[int, int], rng: Any
     ) -> None:
-        self.dut = dut
+        self.ports = {
+            port._name.removeprefix("m_axi_"): port
+            for port in dut
+            if port._name.startswith("m_axi_")
+        }
+        self.driven: dict[str, int] = {}
         self.origin = origin
         self.source = rng.integers(0, 256, size, dtype=np.uint8)
         self.target = rng.integers(0, 256, size, dtype=np.uint8)
@@ -93,13 +98,15 @@ class AxiMemory:
         self.burst_log: list[tuple[str, int, int, int]] = []
         self.beat_cycles: dict[str, list[int]] = {"r0": [], "r1": [], "w": []}
         for name in ("arready", "rvalid", "awready", "wready", "bvalid"):
-            getattr(dut, "m_axi_" + name).value = 0
+            self._set(name, 0)
 
     def _get(self, name: str) -> int:
-        return int(getattr(self.dut, "m_axi_" + name).value)
+        return int(self.ports[name].value)
 
     def _set(self, name: str, value: int) -> None:
-        getattr(self.dut, "m_axi_" + name).value = value
+        if self.driven.get(name) != value:
+            self.driven[name] = value
+            self.ports[name].value = value
 
     def idle(self) -> bool:
         """Whether nothing is outstanding, and nothing offered."""

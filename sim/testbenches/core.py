@@ -1,4 +1,4 @@
-"""The whole core under cocotb: a program image run through its buses, memory compared bit by bit."""
+"""The whole core under cocotb: an image run through its buses, memory compared bit by bit."""
 
 import os
 from pathlib import Path

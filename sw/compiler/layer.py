@@ -36,10 +36,13 @@ ALIGNMENT = 64
 """Bytes buffers and chunks in DRAM are aligned to."""
 SEQUENCE_MAX = 4096
 """Keys a row of scores may have: the softmax's denominator takes 20 bits."""
-_TRIES = 8
+EFFORT = 5
 """Choices of each part of a plan that are compared by their estimated cycles."""
-_COMMANDS_COMPARED = 30000
+_COMMANDS_COMPARED = 12000
 """Commands after which no more programs are compared."""
+_SHORT_PASSES = 0.01
+"""Share of the cycles that row blocks of less than two arrays' rows count in addition: their passes
+leave the weight loader no slack, which the event model does not see."""
 _COMMAND_CYCLES = 4
 """Cycles a command counts besides the estimate: of nearly equal programs the shorter is better."""
 
@@ -128,7 +131,7 @@ class LayerProgram:
         out[offset : offset + len(data)] = data
 
     def unpack_output(self, data: bytes) -> tuple[I16, U16]:
-        """y [S, hidden] and its row magnitudes [S] from the bytes of region 3."""
+        """Return y [S, hidden] and its row magnitudes [S] from the bytes of region 3."""
         y, magnitudes = self.buffers["y"], self.buffers["y magnitudes"]
         sequence, hidden = y.shape
         width = self.config.panel
@@ -224,9 +227,7 @@ def _linear(
     weight = linear.weight if rows is None else rows
     k, n = weight.shape
     columns = geometry.panels(n) * geometry.panel
-    values = parameters(
-        n, mult=linear.mult, shift=linear.shift, bias=linear.bias, factor=factor
-    )
+    values = parameters(n, mult=linear.mult, shift=linear.shift, bias=linear.bias, factor=factor)
     return Product(
         name=name,
         k=k,
@@ -333,7 +334,9 @@ def _compile(
     return compiled, image
 
 
-def compile_layer(layer: QLayer, config: Config, sequence: int) -> LayerProgram:
+def compile_layer(
+    layer: QLayer, config: Config, sequence: int, *, effort: int = EFFORT
+) -> LayerProgram:
     """Map one encoder layer onto a configuration.
 
     Parameters
@@ -343,6 +346,8 @@ def compile_layer(layer: QLayer, config: Config, sequence: int) -> LayerProgram:
     config : Config
     sequence : int
         Rows S; how many of them are valid is scalar register 0's business when the program runs.
+    effort : int
+        Choices of each part of a plan that are compared; 1 takes the first that fits.
 
     Returns
     -------
@@ -366,7 +371,7 @@ def compile_layer(layer: QLayer, config: Config, sequence: int) -> LayerProgram:
     )
     heads = _heads(layer, geometry)
     products = _tail_products(layer, geometry)
-    search = _Search(layer, config, heads, products)
+    search = _Search(layer, config, heads, products, effort)
     for choices in options(config, shape):
         search.run(choices)
     if search.best is None:
@@ -384,20 +389,35 @@ class _Search:
     """Compares plans by the estimated cycles of their programs."""
 
     def __init__(
-        self, layer: QLayer, config: Config, heads: list[Product], products: TailProducts
+        self,
+        layer: QLayer,
+        config: Config,
+        heads: list[Product],
+        products: TailProducts,
+        effort: int,
     ) -> None:
         self.layer = layer
         self.config = config
         self.heads = heads
         self.products = products
+        self.effort = effort
         self.commands = 0
+        self.best_cost = 0.0
         self.best: tuple[LayerProgram, WeightImage] | None = None
 
-    def score(self, compiled: LayerProgram) -> int:
+    def score(self, compiled: LayerProgram) -> float:
         """What is minimised."""
-        return compiled.estimate.cycles + _COMMAND_CYCLES * len(compiled.program)
+        shape, cycles = compiled.shape, compiled.estimate.cycles
+        short = sum(
+            block.rows
+            for group in compiled.plan.tail
+            for block in group
+            if block.rows < 2 * shape.geometry.pass_rows
+        )
+        slack = _SHORT_PASSES * cycles * short / shape.sequence
+        return cycles + slack + _COMMAND_CYCLES * len(compiled.program)
 
-    def attempt(self, plan: Plan) -> int:
+    def attempt(self, plan: Plan) -> float:
         """Compile a plan and keep it if it is the best so far; return its score."""
         compiled, image = _compile(self.layer, self.config, plan, self.heads, self.products)
         self.commands += len(compiled.program)
@@ -408,17 +428,19 @@ class _Search:
     def run(self, choices: Options) -> None:
         """Vary what follows attention, then attention, the other part at its best."""
         if self.best is not None and (
-            self.commands > _COMMANDS_COMPARED or choices.cost > 1.1 * self.best_cost
+            self.effort == 1
+            or self.commands > _COMMANDS_COMPARED
+            or choices.cost > 1.1 * self.best_cost
         ):
             return
         self.best_cost = choices.cost if self.best is None else min(self.best_cost, choices.cost)
         chosen = self.vary(choices, 0, None)
-        if chosen is not None:
+        if chosen is not None and self.effort > 1:
             self.vary(choices, None, chosen)
 
     def vary(self, choices: Options, attention: int | None, tail: int | None) -> int | None:
         """Try the first choices of the part that is None; return the best one's number."""
-        scores: dict[int, int] = {}
+        scores: dict[int, float] = {}
         for number in self.numbers(choices, attention, tail):
             plan = choices.combine(
                 number if attention is None else attention, number if tail is None else tail
@@ -433,5 +455,5 @@ class _Search:
         """Numbers to try: the first ones, and as long as nothing was found the others too."""
         count = len(choices.attention if attention is None else choices.tail)
         for number in range(count):
-            if number < _TRIES or self.best is None:
+            if number < self.effort or self.best is None:
                 yield number

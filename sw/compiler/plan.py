@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hw.config import Config
 from sw.compiler.errors import CompileError
 from sw.compiler.place import Area, Placer
-from sw.compiler.tile import Geometry, RowBlock, Shape, row_blocks, up
+from sw.compiler.tile import RowBlock, Shape, row_blocks, up
 
 ATTENTION, OUTPUT, FFN = "attention", "output", "ffn"
 TAIL = (OUTPUT, FFN)
@@ -170,9 +170,7 @@ def _tails(shape: Shape, most: int) -> Iterator[Tail]:
             candidates.append([*blocks[:-1], *split])
         for cut in candidates:
             for share in (2, 1) if len(cut) > 1 else (1,):
-                groups = tuple(
-                    tuple(cut[at : at + share]) for at in range(0, len(cut), share)
-                )
+                groups = tuple(tuple(cut[at : at + share]) for at in range(0, len(cut), share))
                 if groups not in seen:
                     seen.add(groups)
                     yield groups
@@ -235,11 +233,6 @@ def _place(plan: Plan, config: Config, phases: tuple[str, ...] = ALL) -> Plan | 
             return None
     head = _trim(placer.largest_gap((ATTENTION,)), config.sp_depth)
     tail = _trim(placer.largest_gap(TAIL), config.sp_depth)
-    # Where the rings meet they start together, so that loads run on from one into the other.
-    low, high = max(head[0], tail[0]), min(sum(head), sum(tail))
-    if high - low >= min(head[1], tail[1]) * 3 // 4:
-        head = (low, sum(head) - low)
-        tail = (low, sum(tail) - low)
     placed = replace(plan, areas=placer.areas, ring={ATTENTION: head, OUTPUT: tail, FFN: tail})
     for phase in phases:
         if _buffers(placed, phase) < 1:
@@ -286,8 +279,7 @@ def _attention_cost(plan: Plan, config: Config) -> float:
     if plan.windows == 1 and not plan.x_resident:
         exposed += traffic / config.axi_bytes
     softmax = sum(
-        2 * shape.key_panels * geometry.panel // config.lanes * max(block.rows, 8)
-        + 20 * block.rows
+        2 * shape.key_panels * geometry.panel // config.lanes * max(block.rows, 8) + 20 * block.rows
         for block in plan.query
     )
     # Without a second set of buffers, or of scores, the softmax has little to hide under.
@@ -378,9 +370,7 @@ def options(config: Config, shape: Shape) -> list[Options]:
     return sorted(out, key=lambda option: option.cost)
 
 
-def _options(
-    config: Config, shape: Shape, x_resident: bool, context_resident: bool
-) -> Options:
+def _options(config: Config, shape: Shape, x_resident: bool, context_resident: bool) -> Options:
     geometry, sequence = shape.geometry, shape.sequence
     acc, projection_most, query_most = _accumulators(config, shape)
     enough = geometry.pass_rows

@@ -20,7 +20,7 @@ from hw.config import Config
 from hw.encoding import Command, Token
 from sw.compiler.errors import CompileError
 from sw.compiler.estimate import Timeline
-from sw.program.footprint import DRAM, Intervals, footprint, merge, resolve, sizes
+from sw.program.footprint import DRAM, SP, STAT, Intervals, footprint, merge, resolve, sizes
 
 UNITS = 4
 _PAIRS = {
@@ -55,25 +55,60 @@ class Issued:
     posts: set[int] = field(default_factory=set)
 
 
+_READS, _WRITES = 0, 1
+
+Index = slice | npt.NDArray[np.int64]
+
+
 class _Cells:
     """Last writer and reader (sequence numbers) of each cell of a space, for each unit."""
 
-    def __init__(self, count: int) -> None:
-        self.last = np.zeros((2, UNITS, count), dtype=np.int32)
+    def __init__(self, count: int, grain: int) -> None:
+        self.count = count
+        self.grain = grain
+        self.last: dict[tuple[int, int], npt.NDArray[np.int32]] = {}
+        self._indices: dict[bytes, tuple[Index, int]] = {}
 
-    def grow(self, count: int) -> None:
-        have = self.last.shape[2]
-        if count > have:
-            more = np.zeros((2, UNITS, max(count, 2 * have) - have), dtype=np.int32)
-            self.last = np.concatenate((self.last, more), axis=2)
+    def index(self, intervals: Intervals) -> Index:
+        """Cells of intervals; the same intervals come again and again."""
+        key = intervals.tobytes()
+        if key not in self._indices:
+            cells = intervals
+            if self.grain > 1:
+                cells = np.stack((intervals[:, 0], intervals[:, 1] + self.grain - 1), axis=1)
+                cells = cells // self.grain
+            cells = merge(cells)
+            index: Index
+            if len(cells) == 1:
+                index = slice(int(cells[0, 0]), int(cells[0, 1]))
+            else:
+                lengths = cells[:, 1] - cells[:, 0]
+                ends = np.cumsum(lengths)
+                first = np.repeat(cells[:, 0] - (ends - lengths), lengths)
+                index = np.arange(int(ends[-1])) + first
+            self._indices[key] = index, int(cells[-1, 1])
+        index, end = self._indices[key]
+        if end > self.count:
+            self.count = max(end, 2 * self.count)
+            for role, have in self.last.items():
+                more = np.zeros(self.count - len(have), dtype=np.int32)
+                self.last[role] = np.concatenate((have, more))
+        return index
 
+    def needed(self, needed: list[int], unit: int, writes: int, index: Index) -> None:
+        """Raise `needed` to what an access of a unit must come after."""
+        for (role, other), last in self.last.items():
+            if other != unit and (writes or role == _WRITES):
+                latest = int(last[index].max())
+                if latest > needed[other]:
+                    needed[other] = latest
 
-def _index(intervals: Intervals) -> slice | npt.NDArray[np.int64]:
-    if len(intervals) == 1:
-        return slice(int(intervals[0, 0]), int(intervals[0, 1]))
-    lengths = intervals[:, 1] - intervals[:, 0]
-    ends = np.cumsum(lengths)
-    return np.arange(int(ends[-1])) + np.repeat(intervals[:, 0] - (ends - lengths), lengths)
+    def mark(self, unit: int, writes: int, index: Index, sequence: int) -> None:
+        """Note an access."""
+        role = (_WRITES if writes else _READS, unit)
+        if role not in self.last:
+            self.last[role] = np.zeros(self.count, dtype=np.int32)
+        self.last[role][index] = sequence
 
 
 class Schedule:
@@ -91,8 +126,13 @@ class Schedule:
         self.timeline = Timeline(config)
         self.queues: list[list[Issued]] = [[] for _ in range(UNITS)]
         self.order: list[Issued] = []
-        self._spaces = {name: _Cells(count) for name, count in sizes(config).items()}
-        self._constant = {f"{DRAM} region {region}" for region in constant}
+        # Only VECTOR touches statistics. Half-words are tracked as words: the order of two halves
+        # is no loss, since one unit writes both.
+        self._spaces = {
+            name: _Cells(count // (2 if name == SP else 1), 2 if name == SP else 1)
+            for name, count in sizes(config).items()
+        }
+        self._constant = {f"{DRAM} region {region}" for region in constant} | {STAT}
         self._clocks = np.zeros((UNITS, UNITS), dtype=np.int64)
         self._outstanding: dict[tuple[int, int], list[int]] = {pair: [] for pair in _PAIRS}
 
@@ -106,30 +146,23 @@ class Schedule:
         unit = int(command.unit)
         touched = footprint(command, resolve(command, {}), self.config, {})
         accesses = []
-        needed = np.zeros(UNITS, dtype=np.int64)
+        needed = [0] * UNITS
         for writes, parts in ((0, touched.reads), (1, touched.writes)):
             for space, intervals in parts:
                 if space in self._constant:
                     continue
-                if space.startswith(DRAM):
-                    intervals = intervals // DRAM_GRAIN + np.array([0, 1])
-                intervals = merge(intervals)
-                space_cells = self._spaces.setdefault(space, _Cells(0))
-                space_cells.grow(int(intervals[-1, 1]))
-                index = _index(intervals)
-                last = space_cells.last
-                np.maximum(needed, last[0][:, index].max(axis=1), out=needed)
-                if writes:
-                    np.maximum(needed, last[1][:, index].max(axis=1), out=needed)
-                accesses.append((space_cells, 1 - writes, index))
+                cells = self._spaces.setdefault(space, _Cells(0, DRAM_GRAIN))
+                index = cells.index(intervals)
+                cells.needed(needed, unit, writes, index)
+                accesses.append((cells, writes, index))
         clock = self._clocks[unit].copy()
         self._throttle(unit, clock, needed)
         waits, ready = self._wait(unit, clock, needed)
         sequence = len(self.queues[unit]) + 1
         clock[unit] = sequence
         self._clocks[unit] = clock
-        for space_cells, role, index in accesses:
-            space_cells.last[role, unit, index] = sequence
+        for cells, writes, index in accesses:
+            cells.mark(unit, writes, index, sequence)
         command.waits = tuple(Token(number) for number in sorted(waits))
         timing = self.timeline.add(command, ready)
         issued = Issued(command, unit, sequence, clock, timing.start, timing.done)
@@ -138,11 +171,11 @@ class Schedule:
         return issued
 
     def _wait(
-        self, unit: int, clock: npt.NDArray[np.int64], needed: npt.NDArray[np.int64]
+        self, unit: int, clock: npt.NDArray[np.int64], needed: list[int]
     ) -> tuple[list[int], int]:
         """Add the waits that make `needed` hold, fewest first; return semaphores and time."""
         sources = [
-            self.queues[other][int(needed[other]) - 1]
+            self.queues[other][needed[other] - 1]
             for other in range(UNITS)
             if other != unit and needed[other] > clock[other]
         ]
@@ -162,15 +195,13 @@ class Schedule:
             self._outstanding[source.unit, unit].append(len(self.queues[unit]) + 1)
         return waits, ready
 
-    def _throttle(
-        self, unit: int, clock: npt.NDArray[np.int64], needed: npt.NDArray[np.int64]
-    ) -> None:
+    def _throttle(self, unit: int, clock: npt.NDArray[np.int64], needed: list[int]) -> None:
         """Keep token counters well below their limit: wait for a consumer far behind."""
         for other in range(UNITS):
             if other == unit:
                 continue
             consumers = self._outstanding[unit, other]
-            seen = max(clock[other], needed[other])
+            seen = max(int(clock[other]), needed[other])
             while consumers and consumers[0] <= seen:
                 consumers.pop(0)
             if len(consumers) >= TOKEN_MAX // 2:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw.commands import COMMAND_BYTES, LAYOUTS, Fault, Field, Function, Opcode, Stat, XMode
+from hw.commands import COMMAND_BYTES, LAYOUTS, Fault, Field, Function, Opcode, Post, Stat, XMode
 from hw.config import Config
 from hw.encoding import Command, DecodeError, Scalar, Value, command, decode, encode, illegal_field
 
@@ -134,6 +134,9 @@ def test_illegal_field():
     text = illegal_field(command(Opcode.VECTOR, function=Function.TANH), config)
     assert text is not None
     assert "tanh" in text
+    text = illegal_field(command(Opcode.VECTOR, bias=1, post=Post.AFFINE), config)
+    assert text is not None
+    assert "bias = 1" in text
     for opcode, name, bound in (
         (Opcode.LOAD, "sp_addr", config.sp_words),
         (Opcode.MATMUL, "acc_addr", config.acc_words),

@@ -176,9 +176,7 @@ class Reference:
             if f["stat_op"] in (Stat.SUM, Stat.MOMENTS):
                 stat[1] = 0
         valid = j < f["valid"] and (not f["causal"] or j <= f["row0"] + i)
-        # All of an element is read before it is written.
-        v = self.source(f, i, j)
-        out = self.value(f, i, j, stat) if valid else 0
+        base, out = self.value(f, i, j, stat) if valid else (0, 0)
         if f["out"] == Out.S16:
             self.put16(f["out_addr"] + p * f["out_stride"] + i, lane, out)
         elif f["out"] != Out.NONE:
@@ -189,7 +187,7 @@ class Reference:
         if f["magnitude"]:
             self.scale[scale_out] = max(self.scale[scale_out], abs(out))
         if f["stat_op"] == Stat.MAX:
-            stat[0] = max(stat[0], v)
+            stat[0] = max(stat[0], base)
         elif f["stat_op"] == Stat.SUM:
             stat[1] = (stat[1] + out) % (1 << 48)
         elif f["stat_op"] == Stat.MOMENTS:
@@ -229,7 +227,7 @@ class Reference:
         w = sat(rsh(base, 8), 16) if f["bias"] else sat(t, 16)
         g = w
         if f["function"] == Function.EXP2:
-            g = exp2(t)
+            g = exp2(base)
         elif f["function"] != Function.NONE:
             g = activation(Function(f["function"]).name, w)
         c = parameter(4)
@@ -242,8 +240,8 @@ class Reference:
         elif f["post"] == Post.SMOOTH:
             y = rsh(g * c, f["shift2"])
         if f["out"] == Out.U8:
-            return max(0, min(255, y))
-        return sat(y, 8 if f["out"] == Out.S8 else 16)
+            return base, max(0, min(255, y))
+        return base, sat(y, 8 if f["out"] == Out.S8 else 16)
 
     def row(self, f):
         for i in range(f["m"]):

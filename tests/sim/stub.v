@@ -1,13 +1,12 @@
 // Not the core: a module with its ports that answers registers and copies memory, to test the
 // harness, the driver and the testbench without it. Started, it reads PROGRAM_COUNT beats' worth of
 // its program with ID 0 (their XOR is register COMMANDS) and copies region 1 to region 2 with ID 1,
-// in bursts of 16 beats. Regions are aligned to a burst. `ERROR` breaks rules of AXI.
+// in bursts of 16 beats. Regions are aligned to a burst. SCALAR0 breaks rules of AXI.
 module tilewright #(
     parameter BYTES = 16,
     parameter ADDRESS = 40,
     parameter VERSION = 32'h00000100,
-    parameter [63:0] HASH = 64'h0123456789abcdef,
-    parameter ERROR = 0
+    parameter [63:0] HASH = 64'h0123456789abcdef
 ) (
     input clk, input rst, output irq,
 
@@ -39,7 +38,7 @@ module tilewright #(
     // Registers.
     reg busy, done, irq_enable, irq_pending;
     reg [15:0] fault;
-    reg [31:0] program_offset, program_count, watchdog, sum;
+    reg [31:0] error, program_offset, program_count, watchdog, sum;
     reg [63:0] fault_address, cycles;
     reg [63:0] base0, base1, limit1, base2;
     reg [31:0] idle_cycles;
@@ -53,7 +52,7 @@ module tilewright #(
     assign s_axi_arready = read;
 
     // The copy: bursts asked for, beats that came, bursts written and answered.
-    reg [31:0] asked, sent, answered, written;
+    reg [31:0] asked, answered;
     reg [31:0] program_asked, program_bursts;
     reg [8*BYTES-1:0] fifo [0:FIFO-1];
     reg [31:0] head, tail, granted;
@@ -63,7 +62,6 @@ module tilewright #(
     wire clear = write && s_axi_awaddr == 12'h020 && s_axi_wdata[2];
     wire run = busy & fault == 0;
     reg [31:0] program_read;
-    reg in_flight_last;
 
     assign m_axi_arlen = 15;
     assign m_axi_arsize = SIZE;
@@ -80,9 +78,9 @@ module tilewright #(
     reg [31:0] offered;  // bursts whose address was offered
     wire [31:0] ready_beats = head - tail;
     assign m_axi_wvalid = (ready_beats != 0) & (tail[31:4] < offered);
-    assign m_axi_wdata = fifo[tail % FIFO];
-    assign m_axi_wstrb = ERROR == 1 ? {BYTES{1'b1}} ^ 4'b0010 : {BYTES{1'b1}};
-    assign m_axi_wlast = ERROR == 2 ? tail[2:0] == 7 : tail[3:0] == 15;
+    assign m_axi_wdata = fifo[tail % FIFO] ^ (error == 7 ? cycles[31:0] : 0);
+    assign m_axi_wstrb = error == 1 ? {BYTES{1'b1}} ^ 4'b0010 : {BYTES{1'b1}};
+    assign m_axi_wlast = error == 2 ? tail[2:0] == 7 : tail[3:0] == 15;
 
     wire finished = answered == bursts && program_read == program_bursts * 16;
 
@@ -90,8 +88,8 @@ module tilewright #(
         if (busy) cycles <= cycles + 1;
         if (m_axi_arready) m_axi_arvalid <= 0;
         if (m_axi_awready) m_axi_awvalid <= 0;
-        if (ERROR == 3) m_axi_arvalid <= m_axi_arvalid & ~m_axi_arready & ~m_axi_araddr[8];
-        if (ERROR == 4 && m_axi_arvalid & ~m_axi_arready) m_axi_araddr <= m_axi_araddr + BURST;
+        if (error == 3) m_axi_arvalid <= 0;
+        if (error == 4 && m_axi_arvalid & ~m_axi_arready) m_axi_araddr <= m_axi_araddr + BURST;
         if (run & (~m_axi_arvalid | m_axi_arready)) begin
             if (program_asked < program_bursts && (asked[0] || asked == bursts)) begin
                 m_axi_arvalid <= 1;
@@ -101,7 +99,7 @@ module tilewright #(
             end else if (asked < bursts && granted - tail <= FIFO - 16) begin
                 m_axi_arvalid <= 1;
                 m_axi_arid <= 1;
-                m_axi_araddr <= base1 + asked * BURST + (ERROR == 5 ? 4096 - BYTES : 0);
+                m_axi_araddr <= base1 + asked * BURST + (error == 5 ? 4096 - BYTES : error == 6 ? 1 : 0);
                 asked <= asked + 1;
                 granted <= granted + 16;
             end
@@ -142,7 +140,7 @@ module tilewright #(
         end
         if (start | soft_reset | rst) begin
             fault <= 0;
-            {asked, sent, answered, written, program_asked, program_read, head, tail, granted} <= 0;
+            {asked, answered, program_asked, program_read, head, tail, granted} <= 0;
             {offered, sum, idle_cycles} <= 0;
         end
         if (soft_reset | rst) begin
@@ -154,6 +152,7 @@ module tilewright #(
             s_axi_bvalid <= 1;
             case (s_axi_awaddr)
                 12'h028: irq_enable <= s_axi_wdata[0];
+                12'h080: error <= s_axi_wdata;
                 12'h030: program_offset <= s_axi_wdata;
                 12'h034: program_count <= s_axi_wdata;
                 12'h038: watchdog <= s_axi_wdata;
@@ -190,7 +189,7 @@ module tilewright #(
             endcase
         end
         if (rst) begin
-            {s_axi_bvalid, s_axi_rvalid, irq_enable, watchdog} <= 0;
+            {s_axi_bvalid, s_axi_rvalid, irq_enable, watchdog, error} <= 0;
         end
     end
 endmodule

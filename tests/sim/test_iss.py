@@ -1,6 +1,7 @@
 """The instruction-set simulator: each operation against the golden functions, and each fault."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -217,7 +218,9 @@ def test_requantize(config, m, out, scaled):
     mult = rng.integers(32768, 65536, columns)
     sh = rng.integers(22, 30, columns)
     sh[0] = 9 if scaled else 8
+    sh[1] = 40
     bias = rng.integers(-(1 << 20), 1 << 20, columns)
+    bias[1] = 0
     stride = place_acc(machine, 3, acc)
     place_parameters(machine, 400, mult=mult, sh=sh, bias=bias, columns=columns)
     a = rng.integers(0, 32769, m)
@@ -483,6 +486,19 @@ def test_exp2_outside():
     np.testing.assert_array_equal(machine.sp[0, :4], [128, 64, 1, 0])
 
 
+def test_maximum_and_exp2_take_base():
+    """With a bias both read t + B, before it is rounded to w: 33 bits."""
+    config = CONFIGS[2]
+    machine = Machine(config, check=True)
+    place_parameters(machine, 100, bias=np.array([1, -5, (1 << 31) - 1, 0]), columns=4)
+    machine.acc[0] = [2047, 4, (1 << 31) - 1, -7]
+    item = {"m": 1, "panels": 1, "valid": 4, "bias": 1, "par_addr": 100, "first": 1}
+    item |= {"function": Function.EXP2, "out": Out.U8, "stat_op": Stat.MAX}
+    run(machine, Command(Opcode.VECTOR, item))
+    np.testing.assert_array_equal(machine.sp[0, :4], [64, 0, 0, 0])
+    assert machine.f1[0] == (1 << 32) - 2
+
+
 @EACH_CONFIG
 @EACH_M
 def test_scale_rows_in_and_out(config, m):
@@ -726,10 +742,14 @@ def test_program_window():
     config = CONFIGS[2]
     machine = Machine(config, np.zeros(4096, dtype=np.uint8))
     data = program(config)
-    machine.set_region(0, 1000, 1000 + len(data) + 7)
-    machine.run(data, offset=7)
-    record = FaultRecord(Fault.WINDOW, Unit.FETCH, 0, 1008)
-    assert fault(machine, data, offset=8) == record
+    machine.set_region(0, 1000, 1024 + len(data))
+    machine.run(data, offset=24)
+    record = FaultRecord(Fault.WINDOW, Unit.FETCH, 0, 1025)
+    assert fault(machine, None, offset=25, count=2) == record
+    record = FaultRecord(Fault.ILLEGAL_FIELD, Unit.FETCH, 0, 1020)
+    assert fault(machine, None, offset=20, count=2) == record
+    record = FaultRecord(Fault.WINDOW, Unit.FETCH, 0, 960)
+    assert fault(machine, None, offset=(1 << 40) - 40, count=2) == record
     machine.set_region(0, 8192, 8192 + len(data))
     assert fault(machine, None, count=2) == FaultRecord(Fault.READ_DECERR, Unit.FETCH, 0, 8192)
 
@@ -759,8 +779,13 @@ def test_window(opcode):
     assert at(offset=950, run_stride=10, plane_stride=-900) == 6000
     assert at(offset=(1 << 64) - 1) == 4999
     assert at(offset=(1 << 64) - 5000) == 0
-    machine.set_region(3, 5000, (1 << 64) - 1)
-    assert at(offset=(1 << 64) - 5010, runs=1) == (1 << 64) - 10
+    # The limit ends with the address space, and addresses do not wrap into the window.
+    top = 1 << config.axi_addr_width
+    machine.set_region(3, 0, (1 << 64) - 1)
+    assert at(offset=top - 9, runs=1, planes=1) == top - 9
+    assert at(offset=top + 64, runs=1, planes=1) == 64
+    assert at(offset=32, runs=2, run_stride=-40) == top - 8
+    machine.set_region(3, 5000, 6000)
     assert at(region=4, offset=0) == 0
 
 
@@ -862,7 +887,13 @@ def test_speed():
     machine.place(1, 1 << 20)
     items = []
     for i in range(50):
-        fields = {"region": 1, "offset": 64 * i, "runs": 16, "planes": 1, "run_stride": 768}
+        fields: dict[str, Any] = {
+            "region": 1,
+            "offset": 64 * i,
+            "runs": 16,
+            "planes": 1,
+            "run_stride": 768,
+        }
         items += [
             command(Opcode.LOAD, length=768, sp_chunk=16, sp_run=1, **fields),
             command(

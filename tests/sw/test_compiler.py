@@ -1,8 +1,12 @@
 """Compiled layers on the simulator, against the golden composition of a quantized layer."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 
+from hw.commands import Opcode
 from hw.config import PRESETS, Config
 from sim.golden import row_max, xhat_fraction_bits
 from sim.iss import Machine
@@ -16,9 +20,9 @@ def _multiplier(rng: np.random.Generator, factor: float, n: int) -> tuple[np.nda
     """About `factor` as M * 2^-sh, a little different in each channel."""
     shift = 15 - int(np.floor(np.log2(factor)))
     mult = np.clip(factor * 2.0**shift * rng.uniform(0.8, 1.2, n), 1 << 15, 65535)
-    return mult.astype(np.uint16), np.full(n, shift, dtype=np.uint8) + rng.integers(
-        0, 2, n
-    ).astype(np.uint8)
+    return mult.astype(np.uint16), np.full(n, shift, dtype=np.uint8) + rng.integers(0, 2, n).astype(
+        np.uint8
+    )
 
 
 def make_layer(
@@ -28,7 +32,7 @@ def make_layer(
     rng = np.random.default_rng(seed)
     width = heads * head_dim
 
-    def product(k: int, n: int, rms: float, target: float, out: Width, **more: object) -> QLinear:
+    def product(k: int, n: int, rms: float, target: float, out: Width, **more: Any) -> QLinear:
         weight = np.clip(np.round(rng.normal(0, 30, (k, n))), -127, 127).astype(np.int8)
         mult, shift = _multiplier(rng, target / (rms * 30 * np.sqrt(k)), n)
         bias = (rng.normal(0, target * 64, n)).astype(np.int32)
@@ -60,9 +64,7 @@ def make_layer(
         softmax=QSoftmax(mult=40000, shift=18),
         o=product(width, hidden, 2500, 3000, Width.S16, residual=factor(hidden, 3000, 5)),
         ln1=norm(hidden),
-        ffn1=product(
-            hidden, ffn, 6000, 1500, Width.S16, act="gelu", smooth=factor(ffn, 20000, 12)
-        ),
+        ffn1=product(hidden, ffn, 6000, 1500, Width.S16, act="gelu", smooth=factor(ffn, 20000, 12)),
         ffn2=product(ffn, hidden, 5000, 4000, Width.S16, residual=factor(hidden, 2000, 4)),
         ln2=norm(hidden),
         input=unit,
@@ -90,9 +92,12 @@ def execute(compiled: LayerProgram, x: np.ndarray, length: int) -> tuple[np.ndar
     return compiled.unpack_output(output.tobytes())
 
 
-def check(layer: QLayer, config: Config, sequence: int, length: int, seed: int = 5) -> LayerProgram:
-    compiled = compile_layer(layer, config, sequence)
-    problems = find_problems(compiled.program, config, scalars={0: length})
+def check(
+    layer: QLayer, config: Config, sequence: int, length: int, seed: int = 5, effort: int = 1
+) -> LayerProgram:
+    compiled = compile_layer(layer, config, sequence, effort=effort)
+    regions = {region: (region << 32, (region << 32) + n) for region, n in compiled.regions.items()}
+    problems = find_problems(compiled.program, config, scalars={0: length}, regions=regions)
     assert not problems, problems[0]
     x = make_input(seed, sequence, layer.hidden)
     y, magnitudes = execute(compiled, x, length)
@@ -106,12 +111,12 @@ CONFIGS = {
     **{name: config for name, config in PRESETS.items() if name != "huge"},
     "lanes1": Config(name="lanes1", rows=8, columns=8, lanes=1),
     "lanes-c": Config(name="lanes-c", lanes=16),
-    "8x16": Config(name="a8x16", rows=8, columns=16, lanes=16),
-    "16x8": Config(name="a16x8", rows=16, columns=8, lanes=4),
-    "16x4": Config(name="a16x4", rows=16, columns=4, lanes=1),
-    "4x16": Config(name="a4x16", rows=4, columns=16, lanes=16),
-    "32x32": Config(name="a32x32", rows=32, columns=32, lanes=16),
-    "64x64": PRESETS["huge"],
+    "a8x16": Config(name="a8x16", rows=8, columns=16, lanes=16),
+    "a16x8": Config(name="a16x8", rows=16, columns=8, lanes=4),
+    "a16x4": Config(name="a16x4", rows=16, columns=4, lanes=1),
+    "a4x16": Config(name="a4x16", rows=4, columns=16, lanes=16),
+    "a32x32": Config(name="a32x32", rows=32, columns=32, lanes=16),
+    "a64x64": PRESETS["huge"],
     "queue1": Config(name="queue1", queue_depth=1),
 }
 
@@ -120,3 +125,129 @@ CONFIGS = {
 @pytest.mark.parametrize(("sequence", "length"), [(19, 11), (1, 1), (64, 64)])
 def test_small_layer(name: str, sequence: int, length: int) -> None:
     check(make_layer(1), CONFIGS[name], sequence, length)
+
+
+SHAPES = {
+    # hidden, heads, head_dim, ffn
+    "ragged": (50, 5, 10, 77),
+    "one head": (24, 1, 24, 40),
+    "wide heads": (96, 2, 48, 130),
+    "narrow": (12, 3, 4, 9),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["tiny", "default", "a8x16", "a16x4", "a32x32"])
+def test_shapes_that_divide_nothing(name: str, shape: str) -> None:
+    check(make_layer(2, *SHAPES[shape]), CONFIGS[name], 21, 20)
+
+
+MEMORIES = {
+    "scratchpad": Config(name="m1", rows=4, columns=4, lanes=2, sp_banks=4, sp_depth=256),
+    "accumulators": Config(name="m2", rows=8, columns=8, lanes=2, acc_banks=2, acc_depth=64),
+    "rows": Config(name="m3", scale_rows=32, stat_rows=16),
+    "all": Config(
+        name="m4",
+        rows=4,
+        columns=8,
+        lanes=1,
+        sp_banks=4,
+        sp_depth=128,
+        acc_banks=2,
+        acc_depth=16,
+        scale_rows=16,
+        stat_rows=16,
+        queue_depth=1,
+        axi_data_width=32,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.parametrize("sequence", [5, 19, 40])
+def test_small_memories(name: str, sequence: int) -> None:
+    """Everything that does not fit is streamed."""
+    check(make_layer(4, 48, 3, 16, 72), MEMORIES[name], sequence, sequence - 1)
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32])
+def test_one_program_serves_every_mask(length: int) -> None:
+    layer = make_layer(6)
+    compiled = compile_layer(layer, PRESETS["small"], 32, effort=1)
+    x = make_input(7, 32, layer.hidden)
+    y, _ = execute(compiled, x, length)
+    np.testing.assert_array_equal(y, run_layer(layer, x, length))
+
+
+@pytest.mark.parametrize(
+    ("name", "sequence", "length"),
+    [("default", 128, 77), ("default", 32, 32), ("large", 128, 128), ("a16x4", 17, 9)],
+)
+def test_minilm_shape(name: str, sequence: int, length: int) -> None:
+    check(make_layer(3, 384, 12, 32, 1536), CONFIGS[name], sequence, length)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("sequence", [1, 17, 32, 128, 512])
+def test_minilm_shape_everywhere(name: str, sequence: int) -> None:
+    check(make_layer(3, 384, 12, 32, 1536), CONFIGS[name], sequence, max(1, sequence - 9))
+
+
+def test_utilization_of_minilm() -> None:
+    """The event model's figure for the layer the project is about."""
+    compiled = compile_layer(make_layer(3, 384, 12, 32, 1536), PRESETS["default"], 128)
+    assert compiled.utilization > 0.97
+    assert estimate(compiled.program, compiled.config) == compiled.estimate
+
+
+def test_weights_are_streamed_in_the_order_they_are_packed() -> None:
+    compiled = compile_layer(make_layer(3), PRESETS["default"], 16, effort=1)
+    offsets = [
+        command.integer("offset")
+        for command in compiled.program.body
+        if command.opcode == Opcode.LOAD and command["region"] == 1
+    ]
+    first = list(dict.fromkeys(offsets))
+    # Slices of the first head's chunk interleave; behind it every chunk follows the one before.
+    behind = [offset for offset in first if offset >= 9 * 48 * 32]
+    assert behind == sorted(behind)
+
+
+def test_programs_are_reproducible() -> None:
+    layer = make_layer(8)
+    one, two = (compile_layer(layer, PRESETS["small"], 24, effort=2) for _ in range(2))
+    assert one.program.to_bytes() == two.program.to_bytes()
+    assert one.weights == two.weights
+
+
+def refuse(layer: QLayer, config: Config, sequence: int, match: str) -> None:
+    with pytest.raises(CompileError, match=match):
+        compile_layer(layer, config, sequence)
+
+
+def test_refusals() -> None:
+    layer = make_layer(1)
+    default = PRESETS["default"]
+    refuse(layer, default, 0, "sequence = 0")
+    refuse(layer, default, 5000, "sequence = 5000")
+    refuse(layer, Config(functions=("tanh",)), 8, "activation gelu.*tanh")
+    refuse(layer, Config(weight_bits=4), 8, "weights of -1.*weight_bits = 4")
+    refuse(layer, Config(rows=4, columns=4, lanes=4, sp_banks=4, sp_depth=64), 19, "256 words")
+    refuse(layer, Config(acc_banks=2, acc_depth=16), 2048, "rows of scores")
+    refuse(dataclasses.replace(layer, ffn1=layer.ffn2), default, 8, "ffn1")
+    refuse(dataclasses.replace(layer, o=layer.q), default, 8, "o: output s8")
+    refuse(
+        dataclasses.replace(layer, q=dataclasses.replace(layer.q, row_scaled=False)),
+        default,
+        8,
+        "q: an operand without row scale",
+    )
+
+
+def test_pack_input_refuses_another_shape() -> None:
+    compiled = compile_layer(make_layer(1), PRESETS["default"], 8, effort=1)
+    with pytest.raises(ValueError, match=r"\(8, 96\) is needed"):
+        compiled.pack_input(np.zeros((7, 96), dtype=np.int16))
+    with pytest.raises(ValueError, match="s16"):
+        compiled.pack_input(np.full((8, 96), 40000))

@@ -149,11 +149,22 @@ def test_spaces(items, text):
     assert text in found[0]
 
 
-def test_parameter_rows_that_are_not_read():
-    """CHANNEL reads M and sh only: the three rows behind may be loaded meanwhile."""
-    for start, races in ((1, True), (2, False)):
-        item = vector(mul=Mul.CHANNEL, par_addr=100, out_addr=9)
-        assert bool(problems(load(100 + start, 1), item)) == races
+@pytest.mark.parametrize(
+    ("flags", "rows"),
+    [
+        ({"mul": Mul.CHANNEL}, {0, 1}),
+        ({"bias": 1}, {2, 3}),
+        ({"post": Post.AFFINE}, {2, 3, 4}),
+        ({"post": Post.SMOOTH}, {4}),
+        ({"post": Post.RESIDUAL, "in_addr": 200}, {4}),
+        ({}, set()),
+    ],
+)
+def test_parameter_rows(flags, rows):
+    """What a command does not read of a parameter block may be loaded meanwhile."""
+    for row in range(5):
+        item = vector(par_addr=100, out_addr=9, **flags)
+        assert bool(problems(load(100 + row, 1), item)) == (row in rows)
 
 
 def test_regions_that_overlap():

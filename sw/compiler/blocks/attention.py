@@ -7,15 +7,16 @@ next is decided by the estimated time at which its operands are ready.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Stat, XMode
-from hw.encoding import Scalar
+from hw.encoding import Scalar, Value
 from sw.compiler.blocks.emitter import INPUT, LENGTH_SCALAR, SCRATCH, Emitter, Rows, Weights
 from sw.compiler.blocks.gemm import multiply, requantize
-from sw.compiler.pack import Product
+from sw.compiler.pack import Chunk, Product
 from sw.compiler.plan import ATTENTION
 from sw.compiler.schedule import Issued
 from sw.compiler.tile import RowBlock, chunk_panels, row_blocks, up
@@ -40,6 +41,8 @@ class _Work:
         Projections that must have been emitted before.
     gives : (head, part) or None
         The projection this step belongs to.
+    block, chunk : RowBlock and Chunk, or None
+        What a projection reads.
     last : bool
         It belongs to the head's last query block: held back to cover the start of the next head.
     """
@@ -48,7 +51,14 @@ class _Work:
     ready: Callable[[], int] = lambda: 0
     needs: set[tuple[int, str]] = field(default_factory=set)
     gives: tuple[int, str] | None = None
+    block: RowBlock | None = None
+    chunk: Chunk | None = None
     last: bool = False
+
+    @property
+    def head(self) -> int:
+        """The head a projection belongs to."""
+        return -1 if self.gives is None else self.gives[0]
 
 
 class Attention:
@@ -102,18 +112,14 @@ class Attention:
             scale=scale,
         )
 
-    def _x(self, block: RowBlock) -> Rows:
+    def _x(self, block: RowBlock, *, load: bool = True) -> Rows:
         """Rows of x, loaded where they are streamed."""
         emitter, plan, shape = self.emitter, self.plan, self.shape
         if plan.x_resident:
-            return Rows(
-                emitter.area("x") + block.first, shape.sequence, block.rows, block.first
-            )
+            return Rows(emitter.area("x") + block.first, shape.sequence, block.rows, block.first)
         for slot, (scale, held) in self.windows.items():
             if held == block:
-                return Rows(
-                    emitter.area(f"window{slot}"), plan.projection_rows, block.rows, scale
-                )
+                return Rows(emitter.area(f"window{slot}"), plan.projection_rows, block.rows, scale)
         slot = self.window_turn % plan.windows
         self.window_turn += 1
         scale = block.first if plan.scales_resident else slot * plan.projection_rows
@@ -121,15 +127,14 @@ class Attention:
         if not plan.scales_resident:
             self._get_x_scales(block, scale)
         rows = Rows(emitter.area(f"window{slot}"), plan.projection_rows, block.rows, scale)
-        emitter.move_rows(
-            Opcode.LOAD,
-            rows,
-            region=INPUT,
-            offset=0,
-            first=block.first,
-            panels=(0, shape.hidden_panels),
-        )
+        if load:
+            self._load_x(rows, block, (0, shape.hidden_panels))
         return rows
+
+    def _load_x(self, rows: Rows, block: RowBlock, panels: tuple[int, int]) -> None:
+        self.emitter.move_rows(
+            Opcode.LOAD, rows, region=INPUT, offset=0, first=block.first, panels=panels
+        )
 
     # Projections.
 
@@ -160,10 +165,10 @@ class Attention:
             key = (head, part)
             self.drained[key] = max(self.drained.get(key, 0), issued.done)
 
-    def _project(self, head: int, block: RowBlock, low: int, high: int) -> None:
+    def _project(self, head: int, block: RowBlock, chunk: Chunk) -> None:
         emitter = self.emitter
         x = self._x(block)
-        weights = emitter.fetch(self.heads[head].chunk(low, high), ATTENTION)
+        weights = emitter.fetch(chunk, ATTENTION)
         acc = emitter.slot(self.plan.acc.small)
         multiply(emitter, x, weights, acc)
         self._drain(head, x, block, weights, acc)
@@ -184,51 +189,68 @@ class Attention:
                     steps.append((block, part, low + offset, high + offset))
         if not plan.x_resident:
             steps.sort(key=lambda step: step[0].first)
-        return [
-            _Work(
-                run=lambda block=block, low=low, high=high: self._project(  # type: ignore[misc]
-                    head, block, low, high
-                ),
-                gives=(head, part),
+        works = []
+        for block, part, low, high in steps:
+            chunk = self.heads[head].chunk(low, high)
+            works.append(
+                _Work(
+                    run=partial(self._project, head, block, chunk),
+                    gives=(head, part),
+                    block=block,
+                    chunk=chunk,
+                )
             )
-            for block, part, low, high in steps
-        ]
+        return works
+
+    def _run(self, pending: deque[_Work]) -> None:
+        """Emit the next projection, and the loads of the one behind it."""
+        work = pending.popleft()
+        work.run()
+        if not pending:
+            return
+        behind = pending[0]
+        if behind.chunk is not None and behind.chunk != work.chunk:
+            kept = work.chunk if behind.block == work.block else None
+            self.emitter.prefetch(behind.chunk, ATTENTION, kept)
+        if not self.plan.x_resident and self.plan.windows > 1:
+            # Its window is free: the block before this one has no work left.
+            following = next((item.block for item in pending if item.block != work.block), None)
+            if following is not None:
+                self._x(following)
 
     # The first head: x arrives while it is used.
 
     def start(self) -> bool:
-        """Load x; emit head 0's projections K outer while it arrives, where that is possible."""
+        """Emit head 0's projections K outer while x arrives, where that is possible."""
         emitter, plan, shape = self.emitter, self.plan, self.shape
         geometry = shape.geometry
         if plan.scales_resident:
             self._get_x_scales(RowBlock(0, shape.sequence), 0)
-        if not plan.x_resident:
-            return False
         product = self.heads[0]
         chunk = product.chunk(0, product.panels)
+        tiles = product.panels * geometry.panel_tiles
         half = emitter.config.acc_words // 2
-        most = half // (product.panels * geometry.panel_tiles)
-        most = min(most, shape.sequence)
-        if most < min(geometry.pass_rows, shape.sequence) or most < min(2, shape.sequence):
-            most = 0
+        if plan.x_resident:
+            most = min(half // tiles, shape.sequence)
+            enough = min(geometry.pass_rows, shape.sequence)
+            blocks = row_blocks(shape.sequence, most) if most >= max(enough, 2) else []
+            if most == shape.sequence:
+                blocks = [RowBlock(0, shape.sequence)]
+        else:
+            fits = plan.projection_rows * tiles <= emitter.config.acc_words
+            blocks = list(plan.projection) if fits else []
         ring = emitter.ring(ATTENTION)
-        if not most or chunk.words > ring.words // 2:
-            whole = RowBlock(0, shape.sequence)
-            emitter.move_rows(
-                Opcode.LOAD,
-                self._x(whole),
-                region=INPUT,
-                offset=0,
-                first=0,
-                panels=(0, shape.hidden_panels),
-            )
+        if not blocks or chunk.words > ring.words // 2:
+            if plan.x_resident:
+                whole = RowBlock(0, shape.sequence)
+                self._load_x(self._x(whole), whole, (0, shape.hidden_panels))
             return False
         weights = Weights(chunk, ring.take(chunk))
-        blocks = row_blocks(shape.sequence, most)
+        words = max(block.rows for block in blocks) * tiles
         for index, block in enumerate(blocks):
-            x = self._x(block)
+            x = self._x(block, load=False)
             # The upper half comes first: scores need it last.
-            acc = half if index % 2 == 0 else 0
+            acc = half if index % 2 == 0 and words <= half else 0
             self._k_outer(x, block, weights, acc, first=index == 0)
             self._drain(0, x, block, weights, acc)
         return True
@@ -261,14 +283,7 @@ class Attention:
                     run_stride=weights.stride * word,
                     sp_run=weights.stride,
                 )
-            emitter.move_rows(
-                Opcode.LOAD,
-                x,
-                region=INPUT,
-                offset=0,
-                first=block.first,
-                panels=(done, done + size),
-            )
+            self._load_x(x, block, (done, done + size))
             emitter.emit(
                 Opcode.MATMUL,
                 m=x.rows,
@@ -319,7 +334,7 @@ class Attention:
             transposed=1,
         )
         stat = number * plan.query_rows
-        common = {
+        common: dict[str, Value] = {
             "m": block.rows,
             "panels": shape.key_panels,
             "valid": Scalar(LENGTH_SCALAR),
@@ -425,8 +440,10 @@ class Attention:
             )
 
     def attend(self, head: int) -> list[_Work]:
-        """Steps of scores and context of a head; scores run ahead by as many blocks as there are
-        accumulator slots for them."""
+        """Steps of scores and context of a head.
+
+        Scores run ahead by as many blocks as there are accumulator slots for them.
+        """
         plan = self.plan
         blocks = plan.query
         count = plan.acc.scores.count
@@ -461,25 +478,26 @@ class Attention:
 
     def emit(self) -> None:
         """Emit attention of all heads."""
-        heads = len(self.heads)
+        heads = range(len(self.heads))
         begun = self.start()
-        pending: deque[_Work] = deque()
-        if not begun:
-            pending.extend(self.projections(0))
-        for head in range(heads):
-            if head + 1 < heads and self.plan.sets > 1:
-                pending.extend(self.projections(head + 1))
+        pending = deque(
+            work for head in heads if head or not begun for work in self.projections(head)
+        )
+        left = Counter(work.gives for work in pending)
+        for head in heads:
+            # Later heads overwrite buffers that this one still needs.
+            most = head + self.plan.sets - 1
             steps = deque(self.attend(head))
             while steps:
                 step = steps[0]
                 needs = set(step.needs)
-                if step.last and head + 1 < heads and self.plan.sets > 1:
+                if step.last and most > head:
+                    # Held back to cover the drain between the next head's q and its scores.
                     needs |= {(head + 1, "k"), (head + 1, "q")}
-                if any(work.gives in needs for work in pending):
-                    pending.popleft().run()
-                elif pending and step.ready() > self.emitter.schedule.matmul_free:
-                    pending.popleft().run()
+                stalls = step.ready() > self.emitter.schedule.matmul_free
+                allowed = bool(pending) and pending[0].head <= most
+                if any(left[need] for need in needs) or (stalls and allowed):
+                    left[pending[0].gives] -= 1
+                    self._run(pending)
                 else:
                     steps.popleft().run()
-            if head + 1 < heads and self.plan.sets == 1:
-                pending.extend(self.projections(head + 1))

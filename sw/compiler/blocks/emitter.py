@@ -32,6 +32,10 @@ class Ring:
         span = self.live.get(chunk.key)
         return None if span is None else span[0]
 
+    def room(self, words: int) -> int:
+        """Where the next chunk would go."""
+        return 0 if self.head + words > self.words else self.head
+
     def take(self, chunk: Chunk) -> int:
         """Make room for a chunk and return its address.
 
@@ -45,10 +49,8 @@ class Ring:
             raise CompileError(
                 f"{chunk.product.name}: {words} words of weights, {self.words} there are for them"
             )
-        if self.head + words > self.words:
-            self.head = 0
-        first = self.start + self.head
-        self.head += words
+        first = self.start + self.room(words)
+        self.head = first + words - self.start
         self.live = {
             key: span
             for key, span in self.live.items()
@@ -56,6 +58,14 @@ class Ring:
         }
         self.live[chunk.key] = (first, first + words)
         return first
+
+    def spares(self, chunk: Chunk, kept: Chunk | None) -> bool:
+        """Whether room for a chunk can be made without overwriting another."""
+        if chunk.words > self.words:
+            return False
+        span = self.live.get(kept.key) if kept is not None else None
+        first = self.start + self.room(chunk.words)
+        return span is None or span[1] <= first or first + chunk.words <= span[0]
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,8 @@ class Emitter:
         self.geometry = plan.shape.geometry
         self.image = image
         self.schedule = Schedule(config, frozenset({0, WEIGHTS, INPUT, OUTPUT}))
-        self.rings = {span: Ring(*span) for span in plan.ring.values()}
+        self.rings: dict[tuple[int, int], Ring] = {}
+        self._current: Ring | None = None
         self._turns: dict[Slots, int] = {}
 
     def emit(self, opcode: Opcode, **fields: Value) -> Issued:
@@ -194,8 +205,18 @@ class Emitter:
         )
 
     def ring(self, phase: str) -> Ring:
-        """The weights' ring of a phase."""
-        return self.rings[self.plan.ring[phase]]
+        """The weights' ring of a phase.
+
+        A new one goes on where the one before stands, so that loads run on from phase to phase.
+        """
+        span = self.plan.ring[phase]
+        if span not in self.rings:
+            self.rings[span] = Ring(*span)
+            if self._current is not None:
+                ahead = self._current.start + self._current.head - span[0]
+                self.rings[span].head = min(max(ahead, 0), span[1])
+        self._current = self.rings[span]
+        return self._current
 
     def fetch(self, chunk: Chunk, phase: str) -> Weights:
         """Bring a chunk into the ring unless it is there.
@@ -215,6 +236,15 @@ class Emitter:
                 length=chunk.words * word,
             )
         return Weights(chunk, address)
+
+    def prefetch(self, chunk: Chunk, phase: str, kept: Chunk | None) -> None:
+        """Fetch a chunk early, unless that would overwrite `kept`, whose uses are not all emitted.
+
+        A LOAD far behind other commands is fetched late when one of their queues is full.
+        """
+        ring = self.ring(phase)
+        if ring.find(chunk) is None and ring.spares(chunk, kept):
+            self.fetch(chunk, phase)
 
     # Row scales.
 

@@ -37,9 +37,7 @@ def layernorm(
         Called with the panels [a, b) that are done.
     """
     columns = product.n
-    emitter.emit(
-        Opcode.ROW, op=RowOp.RSQRT, m=z.rows, stat=stat, n=columns, eps=constants.eps
-    )
+    emitter.emit(Opcode.ROW, op=RowOp.RSQRT, m=z.rows, stat=stat, n=columns, eps=constants.eps)
     panels = product.panels
     most = max(1, min(-(-panels // parts), emitter.ring(phase).words // (2 * PARAMETER_ROWS)))
     for low, high in chunk_panels(panels, most):

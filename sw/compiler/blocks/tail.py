@@ -6,10 +6,11 @@ share each load of weights; groups follow each other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hw.commands import Function, Opcode, Out, Post, Stat
-from hw.encoding import Value
 from sw.compiler.blocks.emitter import INPUT, OUTPUT, SCRATCH, Emitter, Rows, Weights
 from sw.compiler.blocks.gemm import multiply, pairs, requantize, share_of
 from sw.compiler.blocks.layernorm import layernorm
@@ -132,37 +133,43 @@ class Tail:
             for low, high in chunk_panels(product.panels, max(1, most), small_end=small_end)
         ]
 
-    def _load(self, group: list[_Block]) -> None:
-        """Bring x and context of a group where they are streamed."""
+    def _load_context(self, group: list[_Block]) -> None:
+        """Bring the context of a group where it is streamed."""
         emitter, plan, shape = self.emitter, self.plan, self.shape
+        if plan.context_resident:
+            return
         for item in group:
             first = item.block.first
-            if not plan.context_resident:
-                if not plan.scales_resident:
-                    emitter.get_scales(
-                        emitter.area("context magnitudes0"),
-                        region=SCRATCH,
-                        offset=self.context_magnitudes + 2 * first,
-                        rows=item.block.rows,
-                        scale=item.context.scale,
-                    )
-                emitter.move_rows(
-                    Opcode.LOAD,
-                    item.context,
+            if not plan.scales_resident:
+                emitter.get_scales(
+                    emitter.area("context magnitudes0"),
                     region=SCRATCH,
-                    offset=self.context,
-                    first=first,
-                    panels=(0, shape.context_panels),
+                    offset=self.context_magnitudes + 2 * first,
+                    rows=item.block.rows,
+                    scale=item.context.scale,
                 )
-            if not plan.x_resident:
-                emitter.move_rows(
-                    Opcode.LOAD,
-                    item.x,
-                    region=INPUT,
-                    offset=0,
-                    first=first,
-                    panels=(0, shape.hidden_panels),
-                )
+            emitter.move_rows(
+                Opcode.LOAD,
+                item.context,
+                region=SCRATCH,
+                offset=self.context,
+                first=first,
+                panels=(0, shape.context_panels),
+            )
+
+    def _load_x(self, group: list[_Block]) -> None:
+        """Bring x of a group, the first residual, where it is streamed."""
+        if self.plan.x_resident:
+            return
+        for item in group:
+            self.emitter.move_rows(
+                Opcode.LOAD,
+                item.x,
+                region=INPUT,
+                offset=0,
+                first=item.block.first,
+                panels=(0, self.shape.hidden_panels),
+            )
 
     def _products(
         self, group: list[_Block], product: Product, phase: str, *, small_end: bool = False
@@ -206,7 +213,6 @@ class Tail:
 
     def output(self, group: list[_Block]) -> None:
         """Output projection, first residual, first LayerNorm."""
-        self._load(group)
         residual = self.layer.o.residual
         assert residual is not None
         for item, chunk, last in self._products(group, self.products.o, OUTPUT_PHASE):
@@ -222,24 +228,23 @@ class Tail:
                     phase=OUTPUT_PHASE,
                 )
 
-    def ffn(self, group: list[_Block], *, end: bool) -> None:
-        """FFN, second residual, second LayerNorm, and y to DRAM."""
-        smooth, residual = self.layer.ffn1.smooth, self.layer.ffn2.residual
+    def ffn1(self, group: list[_Block], ahead: Callable[[], object] | None = None) -> None:
+        """FFN up to its activation; `ahead` is called half way."""
+        smooth = self.layer.ffn1.smooth
         assert smooth is not None
-        assert residual is not None
         function = Function[self.layer.act.upper()]
-        for item, chunk, _ in self._products(group, self.products.ffn1, FFN, small_end=True):
+        works = self._products(group, self.products.ffn1, FFN, small_end=True)
+        for number, (item, chunk, _) in enumerate(works):
+            if ahead is not None and number == len(works) // 2:
+                ahead()
             weights, acc = self._multiply(item.x, chunk, FFN)
-            more: dict[str, Value] = {
-                "out_addr": item.gelu.panel(chunk.first),
-                "out_stride": item.gelu.stride,
-            }
             requantize(
                 self.emitter,
                 item.x,
                 weights,
                 acc,
-                **more,
+                out_addr=item.gelu.panel(chunk.first),
+                out_stride=item.gelu.stride,
                 scale_out=item.gelu.scale,
                 shift2=smooth.shift,
                 function=function,
@@ -248,6 +253,11 @@ class Tail:
                 magnitude=1,
                 first=int(chunk.first == 0),
             )
+
+    def ffn2(self, group: list[_Block], *, end: bool) -> None:
+        """FFN behind its activation, second residual, second LayerNorm, and y to DRAM."""
+        residual = self.layer.ffn2.residual
+        assert residual is not None
         for item, chunk, last in self._products(group, self.products.ffn2, FFN, small_end=True):
             self._residual(item.gelu, item, chunk, FFN, residual.shift)
             if last:
@@ -281,12 +291,32 @@ class Tail:
         )
 
     def emit(self) -> None:
-        """Emit all groups, the output projection one group ahead, or all of them first."""
+        """Emit all groups.
+
+        Where x stays on chip all output projections come first. Otherwise the next group's comes
+        between the two products of an FFN: its LayerNorm hides under the second, and what it reads
+        arrives during the first.
+        """
         count = len(self.groups)
-        done = 0
+        if self.plan.ahead:
+            for group in self.groups:
+                self._load_context(group)
+                self.output(group)
+            for index, group in enumerate(self.groups):
+                self.ffn1(group)
+                self.ffn2(group, end=index == count - 1)
+            return
+        double = self.plan.slots > 1
         for index, group in enumerate(self.groups):
-            target = count if self.plan.ahead else min(index + self.plan.slots, count)
-            while done < target:
-                self.output(self.groups[done])
-                done += 1
-            self.ffn(group, end=index == count - 1)
+            if index == 0 or not double:
+                self._load_context(group)
+                self._load_x(group)
+                self.output(group)
+            following = self.groups[index + 1] if double and index + 1 < count else None
+            if following is None:
+                self.ffn1(group)
+            else:
+                self._load_context(following)
+                self.ffn1(group, partial(self._load_x, following))
+                self.output(following)
+            self.ffn2(group, end=index == count - 1)

@@ -1,0 +1,206 @@
+"""The demonstration: one real encoder layer, from its weights to generated RTL, bit for bit."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from hw.config import Config
+from sim.compare import Buffer as Matrix
+from sim.compare import Comparison, compare
+from sw.compiler import LayerProgram, compile_layer
+from sw.driver.device import Device
+from sw.driver.layer import LayerRun, run_layer
+from sw.errors import UserError
+from sw.models.bert import Bert
+from sw.models.text import draw, passages
+from sw.models.tokenize import Tokenizer
+from sw.quantize.calibrate import CALIBRATION_COUNT, CALIBRATION_SEED
+from sw.quantize.formats import QModel
+from sw.quantize.measure import cosine
+from sw.quantize.quantize import quantize_folder
+
+LEAST_MEAN = 0.9995
+LEAST_WORST = 0.985
+"""Bounds of the cosine of a token's output against fp32, mean and worst."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A sentence's way through one layer.
+
+    Attributes
+    ----------
+    text : str
+    length : int
+        Valid tokens.
+    x : s16 [S, hidden], the layer's input, from the fp32 states of the layer before
+    reference : f32 [S, hidden], the layer's fp32 output
+    """
+
+    text: str
+    length: int
+    x: np.ndarray
+    reference: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What RTL and simulator made of a sample."""
+
+    sample: Sample
+    rtl: LayerRun
+    comparison: Comparison
+    cosines: np.ndarray
+
+
+class Demo:
+    """A layer compiled, and sentences to run through it.
+
+    Parameters
+    ----------
+    folder : Path
+        Model folder.
+    layer : int
+    config : Config
+    sequence : int
+        Rows the sentences are padded to.
+    """
+
+    def __init__(self, folder: Path, *, layer: int, config: Config, sequence: int) -> None:
+        self.tokenizer = Tokenizer(folder)
+        self.model: Bert
+        self.quantized: QModel
+        self.model, self.quantized = quantize_folder(folder)
+        if not 0 <= layer < len(self.quantized.layers):
+            raise UserError(f"layer {layer}: 0 to {len(self.quantized.layers) - 1} is needed")
+        self.number = layer
+        self.layer = self.quantized.layers[layer]
+        self.config = config
+        self.sequence = sequence
+        self.program: LayerProgram = compile_layer(self.layer, config, sequence)
+
+    def texts(self, count: int) -> list[str]:
+        """Real sentences of different lengths, none of them used to calibrate."""
+        used, pool = draw([CALIBRATION_COUNT, 50 * count], seed=CALIBRATION_SEED)
+        long = [
+            passage
+            for passage in passages(4 + count, 110, seed=CALIBRATION_SEED)
+            if not any(sentence.text in passage for sentence in used)
+        ][: max(1, count // 4)]
+        by_length = sorted({s.text for s in pool}, key=lambda text: (len(text), text))
+        short = max(1, count - len(long))
+        picked = [by_length[(2 * i + 1) * len(by_length) // (2 * short)] for i in range(short)]
+        return (picked + long)[:count]
+
+    def samples(self, texts: Sequence[str]) -> list[Sample]:
+        """Embed the texts and run the layers before in fp32."""
+        tokens = self.tokenizer.batch(list(texts), self.sequence)
+        out = []
+        for text, ids, mask in zip(texts, tokens.ids, tokens.mask, strict=True):
+            states = self.model.forward(ids, mask)[self.number]
+            out.append(
+                Sample(
+                    text=text,
+                    length=int(mask.sum()),
+                    x=self.layer.input.to_int(states.x),
+                    reference=states.y,
+                )
+            )
+        return out
+
+    def buffers(self) -> dict[str, Matrix]:
+        """The output's matrices, for the comparison's words."""
+        y, magnitudes = self.program.buffers["y"], self.program.buffers["y magnitudes"]
+        return {
+            "y": Matrix(
+                region=y.region,
+                offset=y.offset,
+                shape=y.shape,
+                dtype="int16",
+                panel=self.config.panel,
+            ),
+            "y magnitudes": Matrix(
+                region=magnitudes.region,
+                offset=magnitudes.offset,
+                shape=magnitudes.shape,
+                dtype="uint16",
+            ),
+        }
+
+    def run(
+        self,
+        samples: Sequence[Sample],
+        *,
+        workers: int = 2,
+        rerun: str | None = None,
+        trace: tuple[Path, int | None, int] | None = None,
+        progress: Callable[[int], None] | None = None,
+        build: Callable[[str], None] | None = None,
+    ) -> Iterator[Outcome]:
+        """Run every sample on the simulator and in RTL, and compare all they wrote.
+
+        Parameters
+        ----------
+        samples : sequence of Sample
+        workers : int
+            RTL simulations at a time.
+        rerun : str, optional
+            Command line of a mismatch's trace.
+        trace : (Path, first cycle, cycles), optional
+            Waveform of the first sample.
+        progress : callable, optional
+            Told the cycles simulated, of all samples together.
+        build : callable, optional
+            Told what is built.
+        """
+        iss: Device
+        with ExitStack() as stack, ThreadPoolExecutor(workers) as pool:
+            iss = stack.enter_context(Device.open(self.config, "iss"))
+            # Opened before the others, so that the simulator is built once.
+            first = Device.open(self.config, "verilator", progress=build, trace=trace is not None)
+            first.close()
+            total, guard = [0], Lock()
+
+            def in_rtl(index: int) -> LayerRun:
+                with Device.open(self.config, "verilator", trace=trace is not None) as device:
+                    if trace is not None and index == 0:
+                        path, begin, cycles = trace
+                        device.transport.trace(path, begin, cycles)  # type: ignore[attr-defined]
+                    before = 0
+
+                    def tell(cycles: int) -> None:
+                        nonlocal before
+                        with guard:
+                            total[0] += cycles - before
+                            before = cycles
+                            if progress is not None:
+                                progress(total[0])
+
+                    sample = samples[index]
+                    return run_layer(device, self.program, sample.x, sample.length, progress=tell)
+
+            futures = [pool.submit(in_rtl, index) for index in range(len(samples))]
+            for sample, future in zip(samples, futures, strict=True):
+                expected = run_layer(iss, self.program, sample.x, sample.length)
+                rtl = future.result()
+                comparison = compare(
+                    expected.regions,
+                    rtl.regions,
+                    self.buffers(),
+                    program=self.program.program.to_bytes(),
+                    scalars={self.program.scalars["length"]: sample.length},
+                    rerun=rerun,
+                )
+                valid = slice(0, sample.length)
+                real = self.layer.output.to_real(rtl.y[valid])
+                yield Outcome(
+                    sample=sample,
+                    rtl=rtl,
+                    comparison=comparison,
+                    cosines=cosine(real, sample.reference[valid]),
+                )
