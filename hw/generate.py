@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hw import __version__
-from hw.cells import collect
+from hw.cells import Cell, collect
 from hw.config import Config
 from hw.core import TOP_NAME, Tilewright
 from hw.documents import c_header, instantiation, manifest_json, register_documentation
@@ -59,6 +59,28 @@ def _short_zeros(text: str) -> str:
 def _convert(component: object, name: str) -> str:
     text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
     return _short_zeros(_TOP.sub("", _GENERATED.sub("", text))).strip() + "\n"
+
+
+def cell_verilog(cell: Cell) -> str:
+    """Return a cell and those it places as Verilog, users before the used: a part of the machine
+    to be simulated by itself.
+    """
+    cells = collect([cell])
+    return _LINT_OFF + "\n".join(_convert(part, name) for name, part in cells.items())
+
+
+def machine_cell(config: Config, name: str) -> Cell:
+    """Return a machine's cell by its name.
+
+    Raises
+    ------
+    ValueError
+        When the machine has no such cell; its cells are named.
+    """
+    cells = collect(Tilewright(config).cells())
+    if name not in cells:
+        raise ValueError(f"cell {name!r} is unknown; one of {', '.join(cells)}")
+    return cells[name]
 
 
 def generate_verilog(

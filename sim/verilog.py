@@ -12,3 +12,11 @@ def verilog(config: Config) -> str:
     from hw.generate import generate_verilog
 
     return generate_verilog(config)
+
+
+@functools.lru_cache(maxsize=64)
+def cell_verilog(config: Config, name: str) -> str:
+    """Verilog of the cell `name` of a configuration's machine, with the cells it places."""
+    from hw import generate
+
+    return generate.cell_verilog(generate.machine_cell(config, name))

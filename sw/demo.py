@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from sim.compare import Comparison, compare
 from sw.compiler import LayerProgram, compile_layer
 from sw.driver.device import Device
 from sw.driver.layer import LayerRun, run_layer
+from sw.driver.simulators import simulator_library
 from sw.errors import UserError
 from sw.models.bert import Bert
 from sw.models.text import draw, passages
@@ -132,6 +133,10 @@ class Demo:
             ),
         }
 
+    def build(self, *, trace: bool, progress: Callable[[str], None] | None = None) -> None:
+        """Build the RTL simulator, if it is not in the cache."""
+        simulator_library(self.config, trace=trace, progress=progress)
+
     def run(
         self,
         samples: Sequence[Sample],
@@ -140,7 +145,6 @@ class Demo:
         rerun: str | None = None,
         trace: tuple[Path, int | None, int] | None = None,
         progress: Callable[[int], None] | None = None,
-        build: Callable[[str], None] | None = None,
     ) -> Iterator[Outcome]:
         """Run every sample on the simulator and in RTL, and compare all they wrote.
 
@@ -155,15 +159,8 @@ class Demo:
             Waveform of the first sample.
         progress : callable, optional
             Told the cycles simulated, of all samples together.
-        build : callable, optional
-            Told what is built.
         """
-        iss: Device
-        with ExitStack() as stack, ThreadPoolExecutor(workers) as pool:
-            iss = stack.enter_context(Device.open(self.config, "iss"))
-            # Opened before the others, so that the simulator is built once.
-            first = Device.open(self.config, "verilator", progress=build, trace=trace is not None)
-            first.close()
+        with Device.open(self.config, "iss") as iss, ThreadPoolExecutor(workers) as pool:
             total, guard = [0], Lock()
 
             def in_rtl(index: int) -> LayerRun:
@@ -204,3 +201,29 @@ class Demo:
                     comparison=comparison,
                     cosines=cosine(real, sample.reference[valid]),
                 )
+
+    def simulate_layers(self, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Every layer's program on the instruction-set simulator, fed with fp32 states.
+
+        Yields layer, tokens, mean and worst cosine of a token's output against fp32.
+        """
+        tokens = self.tokenizer.batch(list(texts), self.sequence)
+        states = [
+            self.model.forward(ids, mask) for ids, mask in zip(tokens.ids, tokens.mask, strict=True)
+        ]
+        lengths = [int(mask.sum()) for mask in tokens.mask]
+        with Device.open(self.config, "iss") as iss:
+            for number, layer in enumerate(self.quantized.layers):
+                program = compile_layer(layer, self.config, self.sequence)
+                found = []
+                for layers, length in zip(states, lengths, strict=True):
+                    x = layer.input.to_int(layers[number].x)
+                    y = run_layer(iss, program, x, length).y[:length]
+                    found.append(cosine(layer.output.to_real(y), layers[number].y[:length]))
+                cosines = np.concatenate(found)
+                yield {
+                    "layer": number,
+                    "tokens": len(cosines),
+                    "mean": float(cosines.mean()),
+                    "worst": float(cosines.min()),
+                }

@@ -89,7 +89,7 @@ class Fifo(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         width = Shape.cast(self.shape).width
-        # Yosys would merge the output register into a block RAM for deep ones, whose output is slow.
+        # Else Yosys makes a deep one and its register a block RAM, whose output is slow.
         m.submodules.memory = memory = Memory(
             shape=width, depth=self.depth, init=[], attrs={"ram_style": "distributed"}
         )

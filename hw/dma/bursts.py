@@ -124,6 +124,10 @@ class BurstGenerator(wiring.Component):
         odd = Signal(reset_less=True)
         runs_left = Signal(16, reset_less=True)
         planes_left = Signal(16, reset_less=True)
+        # Comparisons of the counters are made a run ahead.
+        one_run = Signal(reset_less=True)
+        plane_ends = Signal(reset_less=True)
+        last_plane = Signal(reset_less=True)
         # Stage 1: its last byte.
         valid1 = Signal()
         address1 = Signal(width + 2, reset_less=True)
@@ -131,11 +135,13 @@ class BurstGenerator(wiring.Component):
         sp1 = Signal(sp_bits, reset_less=True)
         odd1 = Signal(reset_less=True)
         final1 = Signal(reset_less=True)
-        # Stage 2: the verdict, and the rest of the run in beats.
+        # Stage 2: the verdict, and the rest of the run: `left2` bursts behind this one.
         valid2 = Signal()
         outside2 = Signal(reset_less=True)
         beat2 = Signal(width - lanes, reset_less=True)
-        last2 = Signal(width - lanes, reset_less=True)
+        last2 = Signal(low, reset_less=True)
+        left2 = Signal(33 - lanes - low, reset_less=True)
+        end2 = Signal(reset_less=True)
         offset2 = Signal(lanes, reset_less=True)
         carry2 = Signal(reset_less=True)
         sp2 = Signal(sp_bits, reset_less=True)
@@ -147,7 +153,6 @@ class BurstGenerator(wiring.Component):
         o = Signal(Burst(config), reset_less=True, name="burst")
 
         free1, free2, free3 = Signal(), Signal(), Signal()
-        end2 = Signal()
 
         m.d.comb += self.i.ready.eq(~active)
         with m.If(~active):
@@ -167,14 +172,16 @@ class BurstGenerator(wiring.Component):
                 odd.eq(0),
                 runs_left.eq(t.runs),
                 planes_left.eq(t.planes),
+                one_run.eq(t.runs == 1),
+                plane_ends.eq(t.runs == 1),
+                last_plane.eq(t.planes == 1),
             ]
 
-        plane_ends, transfer_ends = Signal(), Signal()
+        transfer_ends = Signal()
         next_address = Signal(width + 2)
         next_sp = Signal(sp_bits)
         m.d.comb += [
-            plane_ends.eq(runs_left == 1),
-            transfer_ends.eq(empty | (plane_ends & (planes_left == 1))),
+            transfer_ends.eq(empty | (plane_ends & last_plane)),
             # One adder each, with the choice in front of it.
             next_address.eq(
                 Mux(plane_ends, plane_address, address).as_signed()
@@ -200,12 +207,15 @@ class BurstGenerator(wiring.Component):
                     sp.eq(next_sp),
                     odd.eq(~odd & ~plane_ends),
                     runs_left.eq(runs_left - 1),
+                    plane_ends.eq(runs_left == 2),
                     more.eq(~transfer_ends),
                 ]
                 with m.If(plane_ends):
                     m.d.sync += [
                         runs_left.eq(t.runs),
+                        plane_ends.eq(one_run),
                         planes_left.eq(planes_left - 1),
+                        last_plane.eq(planes_left == 2),
                         plane_address.eq(next_address),
                         plane_sp.eq(next_sp),
                     ]
@@ -224,7 +234,9 @@ class BurstGenerator(wiring.Component):
                     )
                 ),
                 beat2.eq(address1[lanes:]),
-                last2.eq(last1[lanes:]),
+                last2.eq(last1[lanes : lanes + low]),
+                left2.eq(last1[lanes + low :] - address1[lanes + low :]),
+                end2.eq(empty | (last1[lanes + low :] == address1[lanes + low :])),
                 offset2.eq(address1[:lanes]),
                 carry2.eq(last1[:lanes] < address1[:lanes]),
                 sp2.eq(sp1),
@@ -236,10 +248,11 @@ class BurstGenerator(wiring.Component):
             # The burst taken ended at a multiple of the longest burst.
             m.d.sync += [
                 beat2.eq(Cat(Const(0, low), beat2[low:] + 1)),
+                left2.eq(left2 - 1),
+                end2.eq(left2 == 1),
                 first2.eq(0),
             ]
         m.d.comb += [
-            end2.eq(empty | (beat2[low:] == last2[low:])),
             free3.eq(~valid3 | self.o.ready),
             free2.eq(~valid2 | (free3 & ~outside2 & end2)),
         ]
@@ -248,7 +261,7 @@ class BurstGenerator(wiring.Component):
             m.d.sync += [
                 valid3.eq(valid2 & ~outside2),
                 o.beat.eq(beat2),
-                o.length.eq(Mux(end2, last2[:low], burst_beats(config) - 1) - beat2[:low]),
+                o.length.eq(Mux(end2, last2, burst_beats(config) - 1) - beat2[:low]),
                 o.first.eq(first2),
                 o.last.eq(end2),
                 o.final.eq(end2 & final2),

@@ -128,25 +128,39 @@ class FetchEngine(wiring.Component):
             with m.State("STOP"):
                 pass
 
-        # Bursts, as long as the FIFO has room for a longest one.
+        # Bursts, as long as the FIFO has room for a longest one: planned in one cycle, asked for in
+        # another.
         ar_valid = Signal()
         ar_beat = Signal(width - lanes, reset_less=True)
         ar_length = Signal(8, reset_less=True)
         space = Signal(range(depth + 1), init=depth)
-        length = Signal(8)
-        ends = Signal()
+        roomy = Signal()
+        planned = Signal()
+        ends = Signal(reset_less=True)
+        length = Signal(range(beats), reset_less=True)
         asks, freed = Signal(), Signal()
-        m.d.comb += [
+        m.d.sync += [
             ends.eq(beat[low:] == last[lanes + low : width]),
-            length.eq(Mux(ends, last[lanes : lanes + low], beats - 1) - beat[:low]),
-            asks.eq(asking & ~fault.valid & (space >= beats) & (~ar_valid | self.ar.ready)),
+            length.eq(
+                Mux(beat[low:] == last[lanes + low : width], last[lanes : lanes + low], beats - 1)
+                - beat[:low]
+            ),
+            # Two cycles after a burst, when `space` and `beat` have settled.
+            planned.eq(asking & ~asks),
+            roomy.eq((space >= beats) & ~asks),
+        ]
+        m.d.comb += [
+            asks.eq(planned & roomy & asking & ~fault.valid & ~ar_valid),
             freed.eq(fifo.o.valid & fifo.o.ready),
             self.ar.valid.eq(ar_valid),
             self.ar.payload.id.eq(FETCH_ID),
             self.ar.payload.address.eq(Cat(Const(0, lanes), ar_beat)),
             self.ar.payload.length.eq(ar_length),
         ]
-        m.d.sync += space.eq(space - Mux(asks, length + 1, 0) + freed)
+        with m.If(asks):
+            m.d.sync += space.eq(space - length - Mux(freed, 0, 1))
+        with m.Elif(freed):
+            m.d.sync += space.eq(space + 1)
         with m.If(asks):
             m.d.sync += [
                 ar_valid.eq(1),

@@ -51,7 +51,14 @@ class RowScale(Cell):
         e3 = Signal(4, reset_less=True)
         m.d.sync += [
             e3.eq(e2),
-            m3.eq(Mux(a2 * 7 < bound, 3, Mux(a2 * 6 < bound, 2, Mux(a2 * 5 < bound, 1, 0)))),
+            # Sums, not products: Yosys would spend multipliers on the constants.
+            m3.eq(
+                Mux(
+                    (a2 << 3) - a2 < bound,
+                    3,
+                    Mux((a2 << 2) + (a2 << 1) < bound, 2, Mux((a2 << 2) + a2 < bound, 1, 0)),
+                )
+            ),
         ]
         m.d.comb += [self.m.eq(m3), self.e.eq(e3)]
         return m

@@ -46,8 +46,9 @@ class Manners:
     frozen: set[str] = field(default_factory=set)
 
 
-def _never(address: int) -> int:
-    return 0
+def no_error(address: int) -> int | None:
+    """No beat has an error."""
+    return None
 
 
 class AxiMemory:
@@ -59,7 +60,7 @@ class AxiMemory:
     Attributes
     ----------
     read_error, write_error : callable
-        The response (0, 2 or 3) for a beat at an address.
+        The response for a beat at an address: 2 or 3, or None.
     manners : Manners
     beats : dict
         Beats moved on "r0", "r1" (by ID) and "w"; `beat_cycles` the cycles of each.
@@ -81,8 +82,8 @@ class AxiMemory:
         self.most_beats, self.most_bursts = limits
         self.rng = rng
         self.manners = Manners()
-        self.read_error: Callable[[int], int] = _never
-        self.write_error: Callable[[int], int] = _never
+        self.read_error: Callable[[int], int | None] = no_error
+        self.write_error: Callable[[int], int | None] = no_error
         self.cycle = 0
         self.reads: list[deque[Burst]] = [deque(), deque()]
         self.writes: deque[Burst] = deque()
@@ -95,6 +96,7 @@ class AxiMemory:
         self.w_left = 0
         self.aw_lengths: deque[int] = deque()
         self.r_busy = self.b_busy = False
+        self.r_id = 0
         self.burst_log: list[tuple[str, int, int, int]] = []
         self.beat_cycles: dict[str, list[int]] = {"r0": [], "r1": [], "w": []}
         for name in ("arready", "rvalid", "awready", "wready", "bvalid"):
@@ -110,8 +112,10 @@ class AxiMemory:
 
     def idle(self) -> bool:
         """Whether nothing is outstanding, and nothing offered."""
-        return not self.reading and not self.writing and not any(
-            value is not None for value in self.offered.values()
+        return (
+            not self.reading
+            and not self.writing
+            and not any(value is not None for value in self.offered.values())
         )
 
     def _goes(self, channel: str) -> bool:
@@ -180,7 +184,7 @@ class AxiMemory:
                 at = address - self.origin
                 self._set("rdata", int.from_bytes(self.source[at : at + self.beat], "little"))
                 self._set("rid", burst.id)
-                self._set("rresp", self.read_error(address))
+                self._set("rresp", self.read_error(address) or 0)
                 self._set("rlast", int(burst.taken == burst.beats - 1))
                 self.r_busy = True
             self._set("rvalid", int(self.r_busy))
@@ -214,7 +218,7 @@ class AxiMemory:
             data, strobe, _ = self.write_beats.popleft()
             at = burst.address + burst.taken * self.beat - self.origin
             raw = data.to_bytes(self.beat, "little")
-            burst_error = self.write_error(burst.address)
+            burst_error = self.write_error(burst.address) or 0
             if not burst_error:
                 for lane in range(self.beat):
                     if strobe >> lane & 1:

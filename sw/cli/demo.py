@@ -1,7 +1,9 @@
 """One real BERT encoder layer through generated RTL, bit for bit."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,15 +11,23 @@ from sw.cli._config import chosen_config, config_options
 from sw.cli._output import Column, emit_tables, json_option, size
 from sw.errors import ResultError, UserError
 
+if TYPE_CHECKING:
+    from sw.demo import Demo, Outcome
+
 
 @click.command()
 @config_options()
 @click.option("--model", default="minilm", show_default=True, help="Fetched model or a folder.")
-@click.option("--layer", default=0, show_default=True, help="Encoder layer.")
+@click.option("--layer", default=0, show_default=True, help="Encoder layer that RTL computes.")
 @click.option("--sequence", default=128, show_default=True, help="Tokens sentences are padded to.")
 @click.option("--sentences", default=8, show_default=True, help="Sentences of the collection.")
 @click.option("--text", "texts", multiple=True, help="A sentence of your own instead.")
 @click.option("--workers", default=2, show_default=True, help="RTL simulations at a time.")
+@click.option(
+    "--every-layer",
+    is_flag=True,
+    help="Also run every layer of the model on the instruction-set simulator.",
+)
 @click.option(
     "--trace",
     metavar="FILE.fst",
@@ -37,6 +47,7 @@ def command(
     sentences: int,
     texts: tuple[str, ...],
     workers: int,
+    every_layer: bool,
     trace: Path | None,
     trace_from: int | None,
     trace_cycles: int,
@@ -51,25 +62,26 @@ def command(
     \b
     Examples:
       tilewright demo
+      tilewright demo --every-layer
       tilewright demo --preset small --layer 3 --sequence 32 --sentences 2
       tilewright demo --sequence 32 --sentences 1 --trace layer.fst --trace-from 5000 \\
           --trace-cycles 2000
     """
-    import numpy as np
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from hw.registers import COUNTERS
-    from sw.demo import LEAST_MEAN, LEAST_WORST, Demo, Outcome
+    from sw.demo import LEAST_MEAN, LEAST_WORST, Demo
     from sw.models.fetch import resolve_model
 
     config = chosen_config(preset, config_file, settings)
-    if sentences < 1 or workers < 1:
-        raise UserError(f"--sentences {sentences} --workers {workers}: 1 or more is needed")
-    if sequence < 1:
-        raise UserError(f"--sequence {sequence}: 1 or more is needed")
+    for name, value in (
+        ("--sentences", sentences),
+        ("--workers", workers),
+        ("--sequence", sequence),
+    ):
+        if value < 1:
+            raise UserError(f"{name} {value}: 1 or more is needed")
     began = time.perf_counter()
-    outcomes: list[Outcome] = []
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -77,131 +89,152 @@ def command(
         TimeElapsedColumn(),
         console=Console(stderr=True),
     ) as bar:
-
-        def step(name: str, total: float | None = None) -> int:
-            return bar.add_task(name, total=total, detail="")
-
-        def end(task: int, detail: str = "") -> None:
-            bar.update(task, total=1, completed=1, detail=detail)
-
-        task = step(f"fetch {model}")
+        fetching = bar.add_task(f"fetch {model}", total=1, detail="")
         folder = resolve_model(model)
-        end(task)
-        task = step("quantize and compile")
+        bar.advance(fetching)
+        compiling = bar.add_task("quantize and compile", total=1, detail="")
         demo = Demo(folder, layer=layer, config=config, sequence=sequence)
-        end(task, f"{len(demo.program.program)} commands, {size(len(demo.program.weights))}")
         samples = demo.samples(texts or demo.texts(sentences))
-        built = step("build the simulator")
-        ran = bar.add_task(
+        bar.update(
+            compiling,
+            completed=1,
+            detail=f"{len(demo.program.program)} commands, {size(len(demo.program.weights))}",
+        )
+        building = bar.add_task("build the simulator", total=1, detail="")
+        demo.build(trace=trace is not None, progress=lambda text: bar.update(building, detail=text))
+        bar.update(building, completed=1, detail="")
+        running = bar.add_task(
             "run RTL and compare",
             total=demo.program.estimate.cycles * len(samples),
             detail="",
-            start=False,
         )
-        rerun = (
-            f"tilewright demo --preset {config.name} --model {model} --layer {layer} "
-            f"--sequence {sequence} --sentences 1 --trace layer.fst"
+        outcomes = list(
+            demo.run(
+                samples,
+                workers=workers,
+                rerun=f"tilewright demo --preset {config.name} --model {model} --layer {layer} "
+                f"--sequence {sequence} --sentences 1 --trace layer.fst",
+                trace=None if trace is None else (trace, trace_from, trace_cycles),
+                progress=lambda cycles: bar.update(
+                    running, completed=cycles, detail=f"{cycles:,} cycles"
+                ),
+            )
         )
-        for outcome in demo.run(
-            samples,
-            workers=workers,
-            rerun=rerun,
-            trace=None if trace is None else (trace, trace_from, trace_cycles),
-            progress=lambda cycles: (
-                end(built),
-                bar.start_task(ran),
-                bar.update(ran, completed=cycles, detail=f"{cycles:,} cycles"),
-            ),
-            build=lambda text: bar.update(built, detail=text),
-        ):
-            outcomes.append(outcome)
-        end(built)
-        end(ran, f"{sum(o.rtl.result.cycles for o in outcomes):,} cycles")
+        bar.update(running, completed=bar.tasks[running].total)
+        layers: list[dict[str, Any]] = []
+        if every_layer:
+            count = len(demo.quantized.layers)
+            simulating = bar.add_task("every layer, simulator", total=count, detail="")
+            for row in demo.simulate_layers([sample.text for sample in samples]):
+                layers.append(row)
+                bar.advance(simulating)
 
-    rows = [
-        {
-            "text": o.sample.text,
-            "tokens": o.sample.length,
-            "cycles": o.rtl.result.cycles,
-            "utilization": o.rtl.utilization(demo.program),
-            "equal": o.comparison.equal,
-            "mean": float(o.cosines.mean()),
-            "worst": float(o.cosines.min()),
-            "seconds": o.rtl.result.seconds,
-        }
-        for o in outcomes
+    rows = [_row(demo, outcome) for outcome in outcomes]
+    mean = sum(r["mean"] * r["tokens"] for r in rows) / sum(r["tokens"] for r in rows)
+    worst = min(r["worst"] for r in rows)
+    cycles = sum(r["cycles"] for r in rows)
+    title = (
+        f"{Path(model).name} layer {layer}, W8A8, sequence {sequence}, {config.name} "
+        f"{config.rows}×{config.columns}, {config.lanes} lanes, {size(config.onchip_bytes)} on chip"
+    )
+    tables: list[tuple[str, Sequence[Column], list[dict[str, Any]]]] = [
+        (title, _SENTENCES, rows),
+        ("where the cycles went", _units(cycles), _counted(outcomes)),
     ]
-    cosines = np.concatenate([o.cosines for o in outcomes])
-    mean, worst = float(cosines.mean()), float(cosines.min())
-    cycles = sum(o.rtl.result.cycles for o in outcomes)
-    units = [
-        {
-            "unit": unit,
-            **{
-                reason: sum(o.rtl.result.counters[unit][reason] for o in outcomes)
-                for reason in reasons
-            },
-            "sum": sum(o.rtl.result.counters[unit][reason] for o in outcomes for reason in reasons),
-        }
-        for unit, reasons in COUNTERS.items()
-    ]
-    kinds = list(dict.fromkeys(reason for reasons in COUNTERS.values() for reason in reasons))
-
-    def share(value: int | None) -> str:
-        return "" if value is None else f"{value / cycles:.1%}"
-
-    equal = all(o.comparison.equal for o in outcomes)
+    if layers:
+        tables.append(("every layer on the simulator", _LAYERS, layers))
     emit_tables(
-        [
-            (
-                f"{Path(model).name} layer {layer}, W8A8, sequence {sequence}, {config.name} "
-                f"{config.rows}×{config.columns}, {config.lanes} lanes, "
-                f"{size(config.onchip_bytes)} on chip",
-                [
-                    Column(key="text", header="sentence", show=_short),
-                    Column(key="tokens", header="tokens", right=True),
-                    Column(key="cycles", header="cycles", right=True),
-                    Column(
-                        key="utilization",
-                        header="utilization",
-                        right=True,
-                        show=lambda u: f"{u:.2%}",
-                    ),
-                    Column(
-                        key="equal",
-                        header="RTL = simulator",
-                        show=lambda e: "every bit" if e else "NO",
-                        style=lambda e: "green" if e else "bold red",
-                    ),
-                    Column(key="mean", header="cosine mean", right=True, show=lambda c: f"{c:.5f}"),
-                    Column(key="worst", header="worst", right=True, show=lambda c: f"{c:.5f}"),
-                ],
-                rows,
-            ),
-            (
-                "where the cycles went",
-                [
-                    Column(key="unit", header="unit"),
-                    *(Column(key=kind, header=kind, right=True, show=share) for kind in kinds),
-                    Column(key="sum", header="sum", right=True, show=share),
-                ],
-                units,
-            ),
-        ],
+        tables,
         json_path=json_path,
         notes=[
-            f"{len(cosines)} tokens against fp32: cosine mean {mean:.5f} (at least {LEAST_MEAN}), "
-            f"worst {worst:.5f} (at least {LEAST_WORST})",
+            f"{sum(r['tokens'] for r in rows)} tokens against fp32: cosine mean {mean:.5f} "
+            f"(at least {LEAST_MEAN}), worst {worst:.5f} (at least {LEAST_WORST})",
             f"{cycles:,} cycles simulated; {time.perf_counter() - began:.0f} s in all",
         ],
         extra={"config": config.to_dict(), "cosine": {"mean": mean, "worst": worst}},
     )
-    if not equal:
-        wrong = next(o.comparison for o in outcomes if not o.comparison.equal)
-        raise ResultError(f"RTL differs from the simulator\n{wrong}")
-    if mean < LEAST_MEAN or worst < LEAST_WORST:
-        raise ResultError(f"cosine mean {mean:.5f}, worst {worst:.5f}: too far from fp32")
+    for outcome in outcomes:
+        if not outcome.comparison.equal:
+            raise ResultError(f"RTL differs from the simulator\n{outcome.comparison}")
+    for name, low_mean, low_worst in [
+        (f"layer {layer}", mean, worst),
+        *((f"layer {r['layer']}", r["mean"], r["worst"]) for r in layers),
+    ]:
+        if low_mean < LEAST_MEAN or low_worst < LEAST_WORST:
+            raise ResultError(
+                f"{name}: cosine mean {low_mean:.5f}, worst {low_worst:.5f}: too far from fp32"
+            )
 
 
-def _short(text: str, length: int = 44) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+def _row(demo: "Demo", outcome: "Outcome") -> dict[str, Any]:
+    return {
+        "text": outcome.sample.text,
+        "tokens": outcome.sample.length,
+        "cycles": outcome.rtl.result.cycles,
+        "utilization": outcome.rtl.utilization(demo.program),
+        "equal": outcome.comparison.equal,
+        "mean": float(outcome.cosines.mean()),
+        "worst": float(outcome.cosines.min()),
+        "seconds": outcome.rtl.result.seconds,
+    }
+
+
+def _counted(outcomes: Sequence["Outcome"]) -> list[dict[str, Any]]:
+    """Cycles by reason and unit, of all runs together."""
+    from hw.registers import COUNTERS
+
+    rows: list[dict[str, Any]] = []
+    for kind in dict.fromkeys(reason for reasons in COUNTERS.values() for reason in reasons):
+        row: dict[str, Any] = {"cycles": kind}
+        for unit, reasons in COUNTERS.items():
+            if kind in reasons:
+                row[unit] = sum(o.rtl.result.counters[unit][kind] for o in outcomes)
+        rows.append(row)
+    rows.append(
+        {"cycles": "sum", **{unit: sum(row.get(unit, 0) for row in rows) for unit in COUNTERS}}
+    )
+    return rows
+
+
+def _units(cycles: int) -> list[Column]:
+    from hw.registers import COUNTERS
+
+    def share(value: int | None) -> str:
+        return "" if value is None else f"{value / cycles:.2%}"
+
+    return [
+        Column(key="cycles", header=""),
+        *(Column(key=unit, header=unit, right=True, show=share) for unit in COUNTERS),
+    ]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 22 else text[:21] + "…"
+
+
+def _cosine(value: float) -> str:
+    return f"{value:.5f}"
+
+
+_COSINES = (
+    Column(key="mean", header="cosine", right=True, show=_cosine),
+    Column(key="worst", header="worst", right=True, show=_cosine),
+)
+_SENTENCES = (
+    Column(key="text", header="sentence", show=_short),
+    Column(key="tokens", header="tokens", right=True),
+    Column(key="cycles", header="cycles", right=True),
+    Column(key="utilization", header="util.", right=True, show=lambda u: f"{u:.2%}"),
+    Column(
+        key="equal",
+        header="RTL = ISS",
+        show=lambda e: "every bit" if e else "NO",
+        style=lambda e: "green" if e else "bold red",
+    ),
+    *_COSINES,
+)
+_LAYERS = (
+    Column(key="layer", header="layer", right=True),
+    Column(key="tokens", header="tokens", right=True),
+    *_COSINES,
+)

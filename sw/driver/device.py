@@ -269,6 +269,8 @@ class Device:
     def set_region(self, index: int, content: npt.ArrayLike | int) -> None:
         """Place a region and its windows and fill it: an array's bytes, or a number of zeros."""
         if isinstance(content, int):
+            # Placed first: what does not fit is refused before it is made.
+            self._place(index, content)
             data = np.zeros(content, dtype=np.uint8)
         elif isinstance(content, bytes | bytearray | memoryview):
             data = np.frombuffer(content, dtype=np.uint8)

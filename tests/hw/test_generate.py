@@ -1,0 +1,193 @@
+"""The generator's files: the same bytes everywhere, clean for linters, told apart by their hash."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hw import __version__
+from hw.config import PRESETS, Config, preset_config
+from hw.documents import manifest, ports
+from hw.generate import generate, generate_verilog
+from hw.manifest import manifest_hash
+from hw.registers import REGISTERS
+from sim import toolchain
+
+TINY = preset_config("tiny")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("generated")
+    generate(TINY, where)
+    return where
+
+
+def test_same_bytes_in_another_process_and_folder(folder, tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from hw.config import preset_config; "
+        "from hw.generate import generate; generate(preset_config('tiny'), Path(sys.argv[1]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "77"}
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "out")],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+    )
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "out").iterdir())
+    for name in names:
+        assert (folder / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+
+
+def test_no_path_no_date(folder):
+    for path in folder.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert str(ROOT) not in text
+        assert ".py" not in text
+        assert not re.search(r"\b20\d\d-\d\d-\d\d\b", text)
+        assert "(* src" not in text
+
+
+def test_verilator_lints_without_warnings(folder):
+    result = toolchain.run(
+        [
+            str(toolchain.verilator()),
+            "--lint-only",
+            "-Wall",
+            "--default-language",
+            "1364-2001",
+            "--top-module",
+            "tilewright",
+            str(folder / "tilewright.v"),
+        ],
+        env=toolchain.build_env(),
+        check=False,
+    )
+    output = result.stdout or ""
+    assert result.returncode == 0, output
+    assert "%Warning" not in output, output
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
+def test_is_verilog_2001(folder, tmp_path):
+    command = ["iverilog", "-g2001", "-Wall", "-Wno-timescale", "-s", "tilewright"]
+    command += ["-o", str(tmp_path / "out"), str(folder / "tilewright.v")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_ports():
+    listed = {port["name"]: port for port in ports(TINY)}
+    assert {"clk", "rst", "irq"} < set(listed)
+    for name in set(listed) - {"clk", "rst", "irq"}:
+        assert name.startswith(("m_axi_", "s_axi_")), name
+    assert listed["m_axi_rdata"] == {"name": "m_axi_rdata", "direction": "input", "width": 32}
+    assert listed["m_axi_araddr"]["width"] == TINY.axi_addr_width
+    assert listed["s_axi_awaddr"]["direction"] == "input"
+
+
+def test_ports_are_those_of_the_verilog(folder):
+    text = (folder / "tilewright.v").read_text(encoding="utf-8")
+    head = re.search(r"^module tilewright\(([^)]*)\)", text, re.MULTILINE)
+    assert head is not None
+    assert {name.strip() for name in head[1].split(",")} == {p["name"] for p in ports(TINY)}
+    template = (folder / "tilewright_instance.v").read_text(encoding="utf-8")
+    assert {m[1] for m in re.finditer(r"^    \.(\w+)\(", template, re.MULTILINE)} == {
+        p["name"] for p in ports(TINY)
+    }
+
+
+def test_manifest(folder):
+    found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert found == manifest(TINY)
+    assert found["version"] == __version__
+    assert int(found["hash"], 16) == manifest_hash(TINY)
+    assert Config.from_dict(found["config"]) == TINY
+
+
+def test_hash_tells_configurations_apart():
+    hashes = {manifest_hash(config) for config in PRESETS.values()}
+    assert len(hashes) == len(PRESETS)
+    assert manifest_hash(TINY) != manifest_hash(TINY.with_settings(["lanes=4"]))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_c_header_compiles(folder):
+    source = '#include "tilewright.h"\nint x[TILEWRIGHT_REG_CONTROL == 0x20 ? 1 : -1];\n'
+    for language in ("c", "c++"):
+        subprocess.run(
+            ["g++", "-fsyntax-only", "-Wall", "-Werror", "-I", str(folder), "-x", language, "-"],
+            input=source,
+            text=True,
+            check=True,
+        )
+
+
+def test_register_documentation_names_every_register(folder):
+    text = (folder / "registers.md").read_text(encoding="utf-8")
+    for register in REGISTERS.values():
+        assert f"| 0x{register.address:03X} | {register.name} |" in text
+
+
+@pytest.mark.slow
+def test_text_grows_with_rows_plus_columns():
+    base = preset_config("default")
+    sizes = [
+        len(generate_verilog(base.with_settings([f"rows={n}", f"columns={n}"])))
+        for n in (16, 32, 64)
+    ]
+    # Linear growth doubles the step; growth with rows times columns would make it four times.
+    assert sizes[2] - sizes[1] < 2.6 * (sizes[1] - sizes[0])
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("rows=12", "rows = 12: a power of two from 4 to 128"),
+        ("columns=2", "columns = 2: a power of two"),
+        ("lanes=32", "lanes = 32: a power of two from 1 to 16"),
+        ("weight_bits=9", "weight_bits = 9: 2 to 8"),
+        ("functions=gelu,relu", "functions: 'relu' is unknown"),
+        ("functions=gelu,gelu", "a name stands twice"),
+        ("sp_depth=65536", "a command addresses at most 65536"),
+        ("axi_data_width=96", "axi_data_width = 96"),
+        ("axi_max_burst=257", "axi_max_burst = 257: 1 to 256"),
+        ("queue_depth=0", "queue_depth = 0: 1 to 64"),
+        ("depth=3", "unknown key 'depth'"),
+        ("rows", "key=value is needed"),
+        ("rows=many", "an integer is needed"),
+        ("name=a b", "letters, digits"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_reason(setting, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        preset_config("default").with_settings([setting])
+
+
+def test_toml(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('preset = "small"\nlanes = 8\nfunctions = ["gelu", "tanh"]\n', encoding="utf-8")
+    config = Config.from_toml(path)
+    assert config == preset_config("small").with_settings(["lanes=8", "functions=gelu,tanh"])
+    path.write_text("rows = [", encoding="utf-8")
+    with pytest.raises(ValueError, match="not a TOML file"):
+        Config.from_toml(path)
+    path.write_text("lines = 8\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="unknown key 'lines'"):
+        Config.from_toml(path)
+
+
+def test_failed_write_leaves_nothing_behind(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way", encoding="utf-8")
+    with pytest.raises(OSError, match="file"):
+        generate(TINY, blocked)
+    assert blocked.read_text(encoding="utf-8") == "in the way"

@@ -1,0 +1,32 @@
+"""The row unit: division, reciprocal square root, scale rows in and out."""
+
+import pytest
+
+from sim.testbenches.cell import run_cell
+from tests.hw.shapes import VECTORS, identify, shape
+
+NORMS = [
+    *(f"layernorm{n}" for n in (96, 384, 768, 1024, 4096)),
+    *(f"rmsnorm{n}" for n in (96, 1024, 4096)),
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "simulator", "rows"),
+    [
+        (shape(8, 4), "icarus", 120),
+        pytest.param(shape(4, 16), "verilator", 4000, marks=pytest.mark.slow),
+    ],
+    ids=identify,
+)
+def test_row_unit(config, simulator, rows, tmp_path):
+    run_cell(
+        config,
+        "tilewright_row_unit",
+        module="row_unit",
+        simulator=simulator,
+        folder=tmp_path,
+        vectors=VECTORS,
+        norms=NORMS,
+        rows=rows,
+    )

@@ -1,0 +1,53 @@
+"""Cells that join a few of the machine's, where one alone would need half of it modelled."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib.wiring import Out
+
+from hw.cells import Cell, place
+from hw.config import Config
+from hw.memories.accumulator import Accumulators
+from hw.systolic.matmul import MatmulUnit
+
+JOINED = {
+    "sums": "sums",
+    "sum_valid": "valid",
+    "sum_accumulate": "accumulate",
+    "sum_address": "address",
+}
+
+
+class MatmulBench(Cell):
+    """MATMUL unit with its accumulators; `acc_read_*` is the vector unit's port."""
+
+    def __init__(self, config: Config) -> None:
+        self.cell_name = "matmul_bench"
+        self.unit, self.accumulators = MatmulUnit(config), Accumulators(config)
+        self.outer = {
+            name: member
+            for name, member in self.unit.signature.members.items()
+            if name not in JOINED
+        }
+        self.reader = {
+            f"acc_{name}": member
+            for name, member in self.accumulators.signature.members.items()
+            if name.startswith("read")
+        }
+        super().__init__({**self.outer, **self.reader})
+
+    def cells(self) -> list[Cell]:
+        return [self.unit, self.accumulators]
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        members = self.unit.signature.members
+        nets = {name: Signal(members[name].shape, name=name) for name in JOINED}
+        assert all(members[name].flow == Out for name in JOINED)
+        place(m, "unit", self.unit, **nets, **{name: getattr(self, name) for name in self.outer})
+        place(
+            m,
+            "accumulators",
+            self.accumulators,
+            **{JOINED[name]: net for name, net in nets.items()},
+            **{name.removeprefix("acc_"): getattr(self, name) for name in self.reader},
+        )
+        return m
