@@ -264,7 +264,13 @@ class Tilewright(wiring.Component):
         for net in dispatch.values():
             retiring = retiring + net["retired"]
         begun = Signal()
-        m.d.sync += [issued.eq(issued + sent), retired.eq(retired + retiring)]
+        # A cycle late: a run must not end before an overflow of its last posts is known.
+        retiring_later = Signal(range(len(dispatch) + 1))
+        m.d.sync += [
+            issued.eq(issued + sent),
+            retiring_later.eq(retiring),
+            retired.eq(retired + retiring_later),
+        ]
         with m.If(dma.command.valid & dma.command.ready):
             m.d.sync += begun.eq(1)
         ends = Signal()
@@ -290,17 +296,17 @@ class Tilewright(wiring.Component):
         with m.If(progress | ~running):
             m.d.sync += idle_cycles.eq(0)
         bites = Signal()
-        m.d.comb += bites.eq(
+        m.d.sync += bites.eq(
             running & (registers["watchdog"] != 0) & (idle_cycles >= registers["watchdog"])
         )
         culprit = Signal(3)
         culprit_index = Signal(INDEX_BITS)
         order = (Unit.LOAD, Unit.STORE, Unit.MATMUL, Unit.VECTOR)
-        m.d.comb += [culprit.eq(Unit.FETCH), culprit_index.eq(retired + begun)]
+        m.d.sync += [culprit.eq(Unit.FETCH), culprit_index.eq(retired + begun)]
         for key, index in (("waiting", "index"), ("holds", "oldest_index")):
             for unit in reversed(order):
                 with m.If(dispatch[unit][key]):
-                    m.d.comb += [
+                    m.d.sync += [
                         culprit.eq(unit),
                         culprit_index.eq(dispatch[unit][index]),
                     ]
@@ -318,16 +324,12 @@ class Tilewright(wiring.Component):
         ):
             causes.append((record.valid, record.code, unit, record.index, record.address))
         for number, unit in enumerate(QUEUES):
-            causes.append(
-                (
-                    semaphores["overflow"][number],
-                    Fault.TOKEN_OVERFLOW,
-                    unit,
-                    dispatch[unit]["oldest_index"],
-                    0,
-                )
-            )
-        causes.append((bites, Fault.WATCHDOG, culprit, culprit_index, 0))
+            # The command that was the oldest when it posted, two cycles ago.
+            index1 = Signal(INDEX_BITS, name=f"{unit.name.lower()}_index1", reset_less=True)
+            index2 = Signal(INDEX_BITS, name=f"{unit.name.lower()}_index2", reset_less=True)
+            m.d.sync += [index1.eq(dispatch[unit]["oldest_index"]), index2.eq(index1)]
+            causes.append((semaphores["overflow"][number], Fault.TOKEN_OVERFLOW, unit, index2, 0))
+        causes.append((bites & running, Fault.WATCHDOG, culprit, culprit_index, 0))
         for cause, *record in reversed(causes):
             with m.If(cause):
                 m.d.comb += found.eq(1)

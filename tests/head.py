@@ -1,5 +1,7 @@
 """One real attention head as a program: Q·Kᵀ, softmax, ·V on operands of MiniLM's layer 0."""
 
+from typing import Any
+
 import numpy as np
 
 from hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Source, Stat, XMode
@@ -33,7 +35,7 @@ def head_image(config: Config, *, head: int, sequence: int) -> Image:
     acc = sequence * (sequence // config.columns)
 
     program = Program(config)
-    moved = {"runs": 1, "planes": 1, "sp_chunk": 1}
+    moved: dict[str, Any] = {"runs": 1, "planes": 1, "sp_chunk": 1}
     program.append(
         command(
             Opcode.LOAD,
@@ -61,7 +63,7 @@ def head_image(config: Config, *, head: int, sequence: int) -> Image:
             transposed=1,
         )
     )
-    columns = {"m": sequence, "panels": sequence // panel, "valid": Scalar(0)}
+    columns: dict[str, Any] = {"m": sequence, "panels": sequence // panel, "valid": Scalar(0)}
     program.append(
         command(
             Opcode.VECTOR,

@@ -87,10 +87,10 @@ class Dispatcher(Cell):
         index = Signal(INDEX_BITS, reset_less=True)
         step = Signal(range(WAIT_SLOTS))
         stepping, ready = Signal(), Signal()
-        slot = head[8 : 8 + 8 * WAIT_SLOTS].word_select(step, 8)
+        slots = head[8 : 8 + 8 * WAIT_SLOTS]  # the first is this step's: they move down
         m.d.comb += [
-            self.wait_semaphore.eq(slot[:4]),
-            self.wait_count.eq(slot[4:]),
+            self.wait_semaphore.eq(slots[:4]),
+            self.wait_count.eq(Mux(stepping, slots[4:8], 0)),
             self.take.eq(stepping & ~self.halt & self.wait_met),
             self.waiting.eq(stepping & ~self.wait_met),
         ]
@@ -105,7 +105,7 @@ class Dispatcher(Cell):
                 step.eq(0),
             ]
         with m.If(self.take):
-            m.d.sync += step.eq(step + 1)
+            m.d.sync += [step.eq(step + 1), slots.eq(slots >> 8)]
             with m.If(step == WAIT_SLOTS - 1):
                 m.d.sync += [stepping.eq(0), ready.eq(1)]
             # The step's count field, from its scalar register if it names one.

@@ -119,11 +119,11 @@ class Dma(wiring.Component):
 
     Every AXI output is a function of flip-flops alone, and so is every `valid`.
 
-    Soft reset: `quiesce` stops new bursts; what was issued is completed (reads are dropped, writes
-    get strobes of 0). Once nothing is outstanding, everything is cleared, and `quiet` rises; it
-    stays high while `quiesce` does. A `quiesce` that falls earlier is completed nevertheless:
-    nothing is issued before the clear. Streams into the DMA wait meanwhile. Valid outputs to the
-    scratchpad and of commands may fall at the clear.
+    Soft reset: from the cycle after `quiesce` on no burst is issued; those that were are completed
+    (reads are dropped, writes get strobes of 0). When nothing is outstanding, everything is
+    cleared and `quiet` is high, until the cycle after `quiesce` falls. One that falls earlier is
+    seen through nevertheless. Streams into the DMA wait meanwhile; `sp_write`, `sp_read` and
+    `command` may withdraw their `valid` at the clear.
 
     Attributes
     ----------
@@ -193,7 +193,6 @@ class Dma(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        draining = Signal()
         drain = Signal()
         clear = Signal()
         fetch, load, store = FetchEngine(config), ReadEngine(config), WriteEngine(config)
@@ -233,11 +232,10 @@ class Dma(wiring.Component):
             self.store_activity.eq(store.activity),
             port.halt.eq(self.halt),
             store.halt.eq(self.halt),
-            drain.eq(self.quiesce | draining),
             port.drain.eq(drain),
             store.drain.eq(drain),
             clear.eq(drain & port.quiet & store.quiet),
             self.quiet.eq(clear),
         ]
-        m.d.sync += draining.eq(drain & ~clear)
+        m.d.sync += drain.eq(self.quiesce | (drain & ~clear))
         return m

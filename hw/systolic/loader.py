@@ -94,7 +94,8 @@ class WeightLoader(Cell):
         tile_issued = Signal()
         m.d.comb += tile_issued.eq(issued & (word == words - 1))
         empty_command = (incoming.m == 0) | (incoming.kt == 0) | (incoming.nt == 0)
-        m.d.comb += self.command_ready.eq(~active | (tile_issued & walk.last))
+        # Not in the last tile's cycle: that would hang the dispatcher on this cycle's grants.
+        m.d.comb += self.command_ready.eq(~active)
         with m.If(issued):
             m.d.sync += word.eq(word + 1)
         with m.If(tile_issued):
@@ -172,7 +173,9 @@ class WeightLoader(Cell):
         write_buffer, read_buffer = Signal(), Signal()
         column = Signal(range(columns))
         writes = Signal()
-        m.d.comb += writes.eq(fifo.r_rdy & head.transposed & ~full.bit_select(write_buffer, 1))
+        leaves = Signal()  # the last row of `read_buffer`, which is free then
+        free_buffer = ~full.bit_select(write_buffer, 1) | (leaves & (write_buffer == read_buffer))
+        m.d.comb += writes.eq(fifo.r_rdy & head.transposed & free_buffer)
         half = Signal(8 * panel)
         m.d.comb += half.eq(Mux(column[0], head_word[8 * panel :], head_word[: 8 * panel]))
         write1 = Signal()
@@ -200,14 +203,31 @@ class WeightLoader(Cell):
         row = Signal(range(rows), reset_less=True)
         shadow_free = Signal(init=1)
         free_now = shadow_free | self.swap_soon
-        transposer_busy = Signal()
-        m.d.comb += transposer_busy.eq(full.any() | (column != 0))
-        start_transposed = full.bit_select(read_buffer, 1)
-        start_straight = (tiles != 0) & ~transposer_busy & fifo.r_rdy & ~head.transposed
         done = Signal()
         m.d.comb += done.eq(shifting & (row == rows - 1))
+        # Transposed words under way or in the queue.
+        turned = Signal(range(depth + 1))
+        turned_in, turned_out = issued & transposed, popped & head.transposed
+        with m.If(turned_in & ~turned_out):
+            m.d.sync += turned.eq(turned + 1)
+        with m.Elif(turned_out & ~turned_in):
+            m.d.sync += turned.eq(turned - 1)
+        # The next tile may start with the last row of the one before. Behind a transposed one that
+        # leaves its buffer then; behind a straight one, whose last word is still the queue's head,
+        # only where all words that follow are straight.
+        m.d.comb += leaves.eq(done & from_transposer)
+        next_buffer = read_buffer ^ leaves
+        others = Signal(2)
+        m.d.comb += others.eq(full & ~Mux(leaves, 1 << read_buffer, 0))
+        start_transposed = others.bit_select(next_buffer, 1)
+        next_straight = Mux(
+            done & ~from_transposer,
+            turned == 0,
+            ~others.any() & (column == 0) & fifo.r_rdy & ~head.transposed,
+        )
+        start_straight = (tiles != 0) & next_straight
         can_start = Signal()
-        m.d.comb += can_start.eq(~shifting & free_now)
+        m.d.comb += can_start.eq((~shifting | done) & free_now)
         start = Signal()
         m.d.comb += [
             start.eq(can_start & (start_transposed | start_straight)),
@@ -215,13 +235,6 @@ class WeightLoader(Cell):
         ]
         with m.If(self.swap_soon):
             m.d.sync += shadow_free.eq(1)
-        with m.If(start):
-            m.d.sync += [
-                shifting.eq(1),
-                row.eq(0),
-                from_transposer.eq(start_transposed),
-                shadow_free.eq(0),
-            ]
         with m.If(shifting):
             m.d.sync += row.eq(row + 1)
         with m.If(done):
@@ -231,6 +244,13 @@ class WeightLoader(Cell):
                     full.bit_select(read_buffer, 1).eq(0),
                     read_buffer.eq(~read_buffer),
                 ]
+        with m.If(start):
+            m.d.sync += [
+                shifting.eq(1),
+                row.eq(0),
+                from_transposer.eq(start_transposed),
+                shadow_free.eq(0),
+            ]
         straight_pop = shifting & ~from_transposer & row[0]
         m.d.comb += fifo.r_en.eq(straight_pop | (writes & (column[0] == 1)))
 

@@ -111,13 +111,15 @@ class MatmulUnit(Cell):
 
         first_row = row == 0
         last_row = row + 1 == command.m
+        wants = Signal()
         issue = Signal()
         m.d.comb += [
-            issue.eq(active & ~empty & (~first_row | ready) & ~hazard),
+            wants.eq(active & ~empty & (~first_row | ready)),
+            issue.eq(wants & ~hazard),
             finish.eq(active & (empty | (issue & last_row & walk.last))),
             self.busy.eq(issue),
             self.stall_weights.eq(active & ~empty & first_row & ~ready),
-            self.stall_hazard.eq(active & ~empty & (~first_row | ready) & hazard),
+            self.stall_hazard.eq(wants & hazard),
         ]
         with m.If(tile_ready):
             m.d.sync += ready.eq(1)
@@ -162,7 +164,8 @@ class MatmulUnit(Cell):
 
         bytes_mode = (command.mode == XMode.S8) | (command.mode == XMode.U8)
         m.d.comb += [
-            self.feeder_read_valid.eq(issue),
+            # A row held by a hazard keeps its port: the other readers' grants need not wait for it.
+            self.feeder_read_valid.eq(wants),
             self.feeder_read_address.eq(panel_address + Mux(bytes_mode, row >> 1, row)),
             self.scale_address.eq(command.scale + row),
         ]

@@ -32,7 +32,7 @@ class RowUnit(Cell):
     """DIVIDE, RSQRT, GET and PUT, one row after the other.
 
     DIVIDE: `n = bitlen(den)`, `R = floor(2^(n+15) / den)` by restoring division of the normalised
-    denominator, 17 quotient bits, 20 cycles a row. RSQRT: `V = max(N·S2 − S1² + eps, 1)` by shift
+    denominator, 17 quotient bits, 22 cycles a row. RSQRT: `V = max(N·S2 − S1² + eps, 1)` by shift
     and add, then `p = V·2^(16−2k)` by shifts of two, then the table; at most 80 cycles a row.
     GET and PUT move a scale row a cycle.
 
@@ -106,7 +106,7 @@ class RowUnit(Cell):
         m.d.comb += [self.factor.eq(factor), self.exponent.eq(exponent)]
 
         # DIVIDE: remainder and normalised denominator.
-        den = self.f2[:DEN_BITS]
+        den = value[:DEN_BITS]
         den_length = bit_length(m, den, "den_length")
         denominator = Signal(DEN_BITS, reset_less=True)
         remainder = Signal(DEN_BITS + 1, reset_less=True)
@@ -116,7 +116,8 @@ class RowUnit(Cell):
 
         # RSQRT: table on p = value's top 18 bits once a one stands in its top two.
         s1 = Mux(command.rms, 0, self.f1.as_signed())
-        magnitude1 = Mux(s1 < 0, -s1, s1)
+        magnitude1 = Signal(F1_BITS + 1, reset_less=True)  # f1 stands from BEGIN on
+        m.d.sync += magnitude1.eq(Mux(s1 < 0, -s1, s1))
         top = value[V_BITS - 4 - 18 : V_BITS - 4]
         words = [
             (here & 0x1FFFF) | ((there - here) & 0x7FF) << 17
@@ -167,15 +168,8 @@ class RowUnit(Cell):
                 m.next = "BEGIN"
             with m.State("BEGIN"):
                 with m.If(command.op == RowOp.DIVIDE):
-                    m.d.sync += [
-                        exponent.eq(den_length),
-                        denominator.eq(den << (DEN_BITS - den_length).as_unsigned()[:5]),
-                        remainder.eq(1 << (DEN_BITS - 1)),
-                        factor.eq(0),
-                    ]
-                    m.next = "DIVIDE"
-                    with m.If(den == 0):
-                        m.next = "WRITE"
+                    m.d.sync += [value.eq(self.f2), factor.eq(0)]
+                    m.next = "LENGTH"
                 with m.Else():
                     m.d.sync += [
                         value.eq(command.eps[:40]),
@@ -183,6 +177,17 @@ class RowUnit(Cell):
                         bits.eq(command.n[:N_BITS]),
                     ]
                     m.next = "SCALE"
+            with m.State("LENGTH"):
+                m.d.sync += exponent.eq(den_length)
+                m.next = "ALIGN"
+                with m.If(den == 0):
+                    m.next = "WRITE"
+            with m.State("ALIGN"):
+                m.d.sync += [
+                    denominator.eq(den << (DEN_BITS - exponent).as_unsigned()[:5]),
+                    remainder.eq(1 << (DEN_BITS - 1)),
+                ]
+                m.next = "DIVIDE"
             with m.State("DIVIDE"):
                 m.d.sync += [
                     factor.eq(Cat(fits, factor)),

@@ -122,7 +122,10 @@ class VectorUnit(Cell):
 
         # One command at a time.
         running = Signal()  # VECTOR from its start to `done`
-        issuing = Signal()  # items are left to issue
+        generating = Signal()  # items are left to make
+        item_valid = Signal()  # one is there to issue
+        # The row unit reads from its first cycle on and writes from the second at the earliest:
+        # writes go by the register.
         row_active, row_was_active = Signal(), Signal()
         start = Signal()
         m.d.comb += [
@@ -131,7 +134,7 @@ class VectorUnit(Cell):
         ]
         m.d.sync += row_was_active.eq(row_active)
 
-        # --- Issue: parameters of a group, then its rows.
+        # --- Items, made a cycle before their issue: parameters of a group, then its rows.
         needs = Signal(5)
         affine = incoming.post == Post.AFFINE
         channel_mul = incoming.mul == Mul.CHANNEL
@@ -161,41 +164,73 @@ class VectorUnit(Cell):
         for index in reversed(range(5)):
             with m.If(left[index]):
                 m.d.comb += number.eq(index)
-        from_sp = Signal()
-        needs_acc = Signal()
-        needs_sp = Signal()
-        m.d.comb += [
-            from_sp.eq(command.source == 1),
-            needs_acc.eq(~parameter & ~from_sp),
-            needs_sp.eq(parameter | from_sp | (command.post == Post.RESIDUAL)),
-        ]
-        pace = Signal()  # a group's last row waits for the group's least length
+        from_sp = command.source == 1
         last_row = row + 1 == command.m
-        m.d.comb += pace.eq(parameter | ~last_row | (least == 0))
-        # Both grants, or none: a request is shown only if the other side can be had.
-        acc_free = ~needs_acc | self.acc_read_ready
-        sp_free = ~needs_sp | self.sp_read_ready
-        issue = Signal()
-        m.d.comb += [
-            issue.eq(issuing & pace & acc_free & sp_free),
-            self.acc_read_valid.eq(issue & needs_acc),
-        ]
         last_group_of_panel = group == panel // lanes - 1
         last_group_of_tile = tile_group == columns // lanes - 1
         last_group = last_group_of_panel & (panels_left == 1)
+        item = Signal(
+            data.StructLayout(
+                {
+                    "parameter": 1,
+                    "number": 3,
+                    "needs_acc": 1,
+                    "needs_sp": 1,
+                    "row": 16,
+                    "first_row": 1,
+                    "last_row": 1,
+                    "last": 1,
+                    "group": len(group),
+                    "tile_group": len(tile_group),
+                    "sp_address": len(self.sp_read_address),
+                    "acc_address": len(self.acc_read_address),
+                }
+            ),
+            reset_less=True,
+        )
+
+        # --- Issue.
+        pace = Signal()  # a group's last row waits for the group's least length
+        m.d.comb += pace.eq(item.parameter | ~item.last_row | (least == 0))
+        # Both grants, or none; an item that waits for one keeps the other's port.
+        acc_free = ~item.needs_acc | self.acc_read_ready
+        sp_free = ~item.needs_sp | self.sp_read_ready
+        issue = Signal()
         issue_row = Signal()
         last_issue = Signal()
+        advance = Signal()
         m.d.comb += [
-            issue_row.eq(issue & ~parameter),
-            last_issue.eq(issue_row & last_row & last_group),
+            issue.eq(item_valid & pace & acc_free & sp_free),
+            self.acc_read_valid.eq(issue & item.needs_acc),
+            issue_row.eq(issue & ~item.parameter),
+            last_issue.eq(issue & item.last),
+            advance.eq(generating & (~item_valid | issue)),
         ]
         with m.If(least != 0):
             m.d.sync += least.eq(least - 1)
-        with m.If(issue & parameter):
+        with m.If(issue_row & item.first_row):
+            m.d.sync += least.eq(LEAST_GROUP - 1)
+        with m.If(issue):
+            m.d.sync += item_valid.eq(0)
+        with m.If(advance):
+            m.d.sync += [
+                item_valid.eq(1),
+                item.parameter.eq(parameter),
+                item.number.eq(number),
+                item.needs_acc.eq(~parameter & ~from_sp),
+                item.needs_sp.eq(parameter | from_sp | (command.post == Post.RESIDUAL)),
+                item.row.eq(row),
+                item.first_row.eq(row == 0),
+                item.last_row.eq(last_row),
+                item.last.eq(~parameter & last_row & last_group),
+                item.group.eq(group),
+                item.tile_group.eq(tile_group),
+                item.sp_address.eq(Mux(parameter, par_panel + number, in_panel + row)),
+                item.acc_address.eq(acc_tile + row),
+            ]
+        with m.If(advance & parameter):
             m.d.sync += left.eq(left & (left - 1)[:5])
-        with m.If(issue_row):
-            with m.If(row == 0):
-                m.d.sync += least.eq(LEAST_GROUP - 1)
+        with m.If(advance & ~parameter):
             with m.If(~last_row):
                 m.d.sync += row.eq(row + 1)
             with m.Else():
@@ -214,7 +249,7 @@ class VectorUnit(Cell):
                 with m.Else():
                     m.d.sync += group.eq(group + 1)
                 with m.If(last_group):
-                    m.d.sync += issuing.eq(0)
+                    m.d.sync += generating.eq(0)
 
         empty = (incoming.m == 0) | (incoming.panels == 0)
         nothing = Signal()  # an empty command was started
@@ -223,7 +258,7 @@ class VectorUnit(Cell):
             m.d.sync += [
                 command.eq(incoming),
                 running.eq(1),
-                issuing.eq(~empty),
+                generating.eq(~empty),
                 needs.eq(incoming_needs),
                 left.eq(incoming_needs),
                 row.eq(0),
@@ -237,8 +272,8 @@ class VectorUnit(Cell):
             ]
 
         # --- Operands: the group's lanes of the words, at stage 0 of the lanes.
-        group_at_word = delayed("group_at_word", group, SP_READ_LATENCY)
-        tile_at_word = delayed("tile_at_word", tile_group, SP_READ_LATENCY)
+        group_at_word = delayed("group_at_word", item.group, SP_READ_LATENCY)
+        tile_at_word = delayed("tile_at_word", item.tile_group, SP_READ_LATENCY)
         operands = Signal(16 * lanes, reset_less=True)
         accs = Signal(32 * lanes, reset_less=True)
         m.d.sync += [
@@ -247,8 +282,8 @@ class VectorUnit(Cell):
         ]
 
         # --- Row values, each at the stage that uses it.
-        m.d.comb += self.scale_address.eq(command.scale_in + row)
-        stat_row = (command.stat + row)[: self.stat_bits]
+        m.d.comb += self.scale_address.eq(command.scale_in + item.row)
+        stat_row = (command.stat + item.row)[: self.stat_bits]
         m.d.comb += self.early_stat.eq(
             delayed("early_stat", stat_row, TO_LANE + stages.STAGE_F1 - 1)
         )
@@ -278,7 +313,7 @@ class VectorUnit(Cell):
         # --- Parameter items, picked up on their way down.
         def taken(name: str, index: int, stage: int) -> Value:
             first = Signal(name=f"issue_{name}")
-            m.d.comb += first.eq(issue & parameter & (number == index))
+            m.d.comb += first.eq(issue & item.parameter & (item.number == index))
             return delayed(f"take_{name}", first, TO_LANE + stage, reset_less=False)
 
         take = {
@@ -469,34 +504,28 @@ class VectorUnit(Cell):
             self.update_stat.eq(Mux(row_active, unit["stat_address"], stat["update_stat"])),
             self.write_scale.eq(stat["write_scale"] | unit["write_scale"]),
             self.write_scale_address.eq(
-                Mux(row_active, unit["scale_address"], stat["write_scale_address"])
+                Mux(row_was_active, unit["scale_address"], stat["write_scale_address"])
             ),
             self.write_magnitude.eq(
-                Mux(row_active, unit["write_magnitude"], stat["write_magnitude"])
+                Mux(row_was_active, unit["write_magnitude"], stat["write_magnitude"])
             ),
             self.write_f1.eq(stat["write_f1"]),
             self.write_f2.eq(stat["write_f2"]),
             self.write_factor.eq(unit["write_factor"]),
             self.write_stat_address.eq(
-                Mux(row_active, unit["stat_address"], stat["write_stat_address"])
+                Mux(row_was_active, unit["stat_address"], stat["write_stat_address"])
             ),
             self.write_f1_data.eq(stat["write_f1_data"]),
             self.write_f2_data.eq(stat["write_f2_data"]),
             self.write_factor_data.eq(unit["factor"]),
             self.write_exponent_data.eq(unit["exponent"]),
-            self.acc_read_address.eq(acc_tile + row),
-            self.sp_read_valid.eq((issue & needs_sp) | unit["read_valid"]),
-            self.sp_read_address.eq(
-                Mux(
-                    row_active,
-                    unit["read_address"],
-                    Mux(parameter, par_panel + number, in_panel + row),
-                )
-            ),
+            self.acc_read_address.eq(item.acc_address),
+            self.sp_read_valid.eq((item_valid & item.needs_sp) | unit["read_valid"]),
+            self.sp_read_address.eq(Mux(row_active, unit["read_address"], item.sp_address)),
             self.sp_write_valid.eq(writes | unit["write_valid"]),
-            self.sp_write_address.eq(Mux(row_active, unit["write_address"], address)),
-            self.sp_write_data.eq(Mux(row_active, unit["write_data"], word)),
-            self.sp_write_mask.eq(Mux(row_active, ~0, mask)),
+            self.sp_write_address.eq(Mux(row_was_active, unit["write_address"], address)),
+            self.sp_write_data.eq(Mux(row_was_active, unit["write_data"], word)),
+            self.sp_write_mask.eq(Mux(row_was_active, ~0, mask)),
         ]
 
         # --- The end: the last item has left statistics and its word is visible to readers.
@@ -509,8 +538,8 @@ class VectorUnit(Cell):
         m.d.comb += [
             self.done.eq(vector_done | (row_was_active & ~row_active)),
             self.busy.eq(issue_row),
-            self.stall_operand.eq(issuing & ~issue_row),
+            self.stall_operand.eq((generating | item_valid) & ~issue_row),
             self.stall_row.eq(row_active | row_was_active),
-            self.draining.eq(running & ~issuing),
+            self.draining.eq(running & ~generating & ~item_valid),
         ]
         return m

@@ -36,6 +36,7 @@ _VERILATE = (
     # The generator's own name for a signal may be a keyword of SystemVerilog.
     "--default-language",
     "1364-2005",
+    "+1800-2017ext+sv",
     # Warnings are the business of lint.
     "-Wno-fatal",
     "-Wno-lint",
@@ -74,7 +75,7 @@ def native_flags() -> tuple[tuple[str, ...], str]:
     return (flag,), "\n".join(meaning)
 
 
-def build_key(verilog: str, *, trace: bool = False) -> str:
+def build_key(verilog: str, *, trace: bool = False, labels: str = "") -> str:
     """Name of a build: SHA-256 of Verilog, harness, flags, tools and processor, as 32 digits."""
     digest = hashlib.sha256()
 
@@ -83,6 +84,7 @@ def build_key(verilog: str, *, trace: bool = False) -> str:
         digest.update(value)
 
     add("verilog", verilog.encode())
+    add("labels", labels.encode())
     for source in SOURCES:
         add(source, (_HERE / source).read_bytes())
     flags = [*_VERILATE, *(_TRACE if trace else ()), *_COMPILE, *_LINK, str(_OPTIMISE)]
@@ -97,6 +99,7 @@ def build(
     folder: Path,
     *,
     trace: bool = False,
+    labels: str = "",
     progress: Callable[[str], None] | None = None,
     timeout: float = 3600,
 ) -> Path:
@@ -110,6 +113,8 @@ def build(
         Text with the module `tilewright`.
     trace : bool
         Able to write waveforms; slower to build and to run.
+    labels : str
+        SystemVerilog bound to the top that names states in waveforms (`sim.native.labels`).
     progress : callable, optional
         Told what is being done, one line at a time.
     timeout : float
@@ -129,6 +134,7 @@ def build(
     objects = folder / "objects"
     objects.mkdir()
     (folder / f"{TOP}.v").write_text(verilog, encoding="utf-8")
+    (folder / "labels.sv").write_text(labels, encoding="utf-8")
     for source in SOURCES:
         shutil.copy(_HERE / source, objects / source)
     compile_flags = [*_COMPILE, *native_flags()[0]]
@@ -142,6 +148,7 @@ def build(
     command: list[str | Path] = [toolchain.verilator(), *_VERILATE, *(_TRACE if trace else ())]
     command += ["-CFLAGS", " ".join(compile_flags), "-LDFLAGS", " ".join(link_flags)]
     command += ["--exe", "-o", LIBRARY, "--Mdir", "objects", f"{TOP}.v", "harness.cpp"]
+    command += ["labels.sv"] if labels else []
     toolchain.run(command, cwd=folder, env=env, timeout=timeout)
 
     files = len(list(objects.glob("*.cpp")))
@@ -159,4 +166,5 @@ def build(
     os.replace(objects / LIBRARY, library)
     shutil.rmtree(objects)
     (folder / f"{TOP}.v").unlink()
+    (folder / "labels.sv").unlink()
     return library

@@ -75,7 +75,7 @@ class VectorState(enum.IntEnum):
 
 def labels(top: str) -> str:
     """Return SystemVerilog that binds readable names to the module `top`."""
-    rows = [
+    rows: list[tuple[str, type[enum.IntEnum], int, str]] = [
         *_LABELS,
         ("matmul_state", MatmulState, 4, _activity("matmul")),
         ("vector_state", VectorState, 4, _activity("vector")),

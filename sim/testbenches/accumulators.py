@@ -98,7 +98,7 @@ async def _wrap(bench: Bench) -> None:
     times = (1 << 31) // top + 2
     if times > 20_000:
         return
-    every = 4
+    every = DISTANCE + 1
     valid = [int(n % every == 0) for n in range(every * times)]
     first = [int(n != 0) for n in range(every * times)]
     zeros = [0] * len(valid)
@@ -111,7 +111,7 @@ async def _wrap(bench: Bench) -> None:
             "read_address": [config.acc_depth * (n % every == 0) for n in range(len(valid))],
         },
         ["read_data"],
-        drain=READ_LATENCY + 1,
+        drain=READ_LATENCY,
     )
     # The read one cycle before the next sum sees all but the last.
     got = found["read_data"][every * (times - 1) - 1 + READ_LATENCY]

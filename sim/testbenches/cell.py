@@ -22,7 +22,7 @@ from sim.verilog import cell_verilog
 
 Array = npt.NDArray[Any]
 
-_INPUT = re.compile(r"^  input (?:signed )?(?:\[\d+:0\] )?(\w+);", re.MULTILINE)
+_INPUT = re.compile(r"^  input (?:signed )?(?:\[\d+:0\] )?\\?(\w+) ?;", re.MULTILINE)
 
 
 def run_cell(
@@ -57,7 +57,7 @@ def run_cell(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if arrays is not None:
-        np.savez(folder / "arrays.npz", **arrays)
+        np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
         values["arrays"] = str((folder / "arrays.npz").absolute())
     if text is None:
         text = cell_verilog(config, cell)
@@ -303,6 +303,4 @@ class ReadPort:
         granted = self.ready and bench.get(f"{self.prefix}_valid")
         if granted:
             self.grants += 1
-        self.due.append(
-            self.memory.read(bench.get(f"{self.prefix}_address")) if granted else None
-        )
+        self.due.append(self.memory.read(bench.get(f"{self.prefix}_address")) if granted else None)

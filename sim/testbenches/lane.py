@@ -5,7 +5,7 @@ Parameters: `config`; `latency`, the lane's; `stages`, at which stage an input i
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ class Group:
 
 
 async def stream(
-    bench: Bench, switches: dict[str, int], groups: Sequence[Group]
+    bench: Bench, switches: Mapping[str, int], groups: Sequence[Group]
 ) -> list[tuple[Array, Array]]:
     """Results and maxima of each group's elements; the groups follow each other without a gap."""
     latency, stages = bench.values["latency"], bench.values["stages"]
@@ -76,7 +76,7 @@ async def stream(
             inputs[name][first : first + size] = values
         places.append((at, size))
         at += size
-    defaults = {name: 0 for name in bench.values["inputs"]}
+    defaults = dict.fromkeys(bench.values["inputs"], 0)
     await bench.tick(**{**defaults, "keep": 1, **switches})
     found = await bench.play({**inputs, **takes}, ["result", "maximum"])
     result, maximum = (np.array(found[name], dtype=np.int64) for name in ("result", "maximum"))
@@ -91,6 +91,7 @@ async def stream(
 def model(f: dict[str, int], group: Group) -> tuple[Array, Array]:
     """Result and base by docs/architecture.md, VECTOR."""
     assert group.items
+    channel = group.channel or 0
     item = {name: np.asarray(group.items[name], dtype=np.int64) for name in ITEM}
     v = item["operand"] if f["source"] == Source.SP else item["acc"]
     a = {
@@ -100,11 +101,11 @@ def model(f: dict[str, int], group: Group) -> tuple[Array, Array]:
         Pre.CENTER: lambda: item["pre_multiplier"] * v - item["f1"],
     }[Pre(f["pre"])]()
     if f["mul"] == Mul.CHANNEL:
-        a = golden.rsh(a * group.multiplier, group.shift - item["row_shift"])
+        a = golden.rsh(a * (group.multiplier or 0), (group.shift or 0) - item["row_shift"])
     elif f["mul"] != Mul.NONE:
         a = golden.rsh(a * item["row_multiplier"], item["row_shift"])
     t = np.clip(a, -(1 << 31), (1 << 31) - 1)
-    base = t + group.bias if f["bias"] else t
+    base = t + (group.bias or 0) if f["bias"] else t
     w = np.clip(golden.rsh(base, 8) if f["bias"] else t, -32768, 32767)
     function = Function(f["function"])
     if function == Function.EXP2:
@@ -116,11 +117,11 @@ def model(f: dict[str, int], group: Group) -> tuple[Array, Array]:
         g = golden.activation(w, function.name.lower()).astype(np.int64)
     post, s1, s2 = f["post"], f["shift1"], f["shift2"]
     if post == Post.RESIDUAL:
-        y = golden.rsh(base + golden.rsh(item["operand"] * group.channel, s1), s2)
+        y = golden.rsh(base + golden.rsh(item["operand"] * channel, s1), s2)
     elif post == Post.AFFINE:
-        y = golden.rsh(g * ((group.channel + 0x8000 & 0xFFFF) - 0x8000) + group.bias, s2)
+        y = golden.rsh(g * ((channel + 0x8000 & 0xFFFF) - 0x8000) + (group.bias or 0), s2)
     elif post == Post.SMOOTH:
-        y = golden.rsh(g * group.channel, s2)
+        y = golden.rsh(g * channel, s2)
     else:
         y = g
     return np.where(item["keep"], np.clip(y, *_BOUNDS[Out(f["out"])]), 0), base
@@ -178,8 +179,9 @@ async def combinations(dut: Any) -> None:
     rng = bench.rng
     await bench.start(keep=1)
     functions = [
-        f for f in Function if f in (Function.NONE, Function.EXP2)
-        or f.name.lower() in bench.config.functions
+        f
+        for f in Function
+        if f in (Function.NONE, Function.EXP2) or f.name.lower() in bench.config.functions
     ]
     every = [
         dict(zip(("pre", "mul", "bias", "function", "post", "out", "source"), values, strict=True))
@@ -206,7 +208,7 @@ async def requantize(dut: Any) -> None:
     bench = Bench(dut, timeout=1_000_000)
     await bench.start(keep=1)
     v = dict(np.load(bench.values["vectors"]))
-    f = {"pre": Pre.ROW_SCALE, "mul": Mul.CHANNEL, "bias": 1}
+    f: dict[str, int] = {"pre": Pre.ROW_SCALE, "mul": Mul.CHANNEL, "bias": 1}
     inverse = np.array([INVERSE_MANTISSA.get(m, 0) for m in range(8)])
 
     def scale(name: str) -> dict[str, Array]:
@@ -296,7 +298,12 @@ async def softmax_and_context(dut: Any) -> None:
             items[name].append(np.broadcast_to(value, narrow.shape).ravel().astype(np.int64))
         want.append(v["softmax_e8"][i].ravel())
     assert len(want) > 8
-    f = {"pre": Pre.MAX_MINUS, "mul": Mul.IMMEDIATE, "function": Function.EXP2, "out": Out.U8}
+    f: dict[str, int] = {
+        "pre": Pre.MAX_MINUS,
+        "mul": Mul.IMMEDIATE,
+        "function": Function.EXP2,
+        "out": Out.U8,
+    }
     group = Group(items={name: np.concatenate(parts) for name, parts in items.items()})
     _same((await stream(bench, f, [group]))[0][0], np.concatenate(want), "softmax_e8")
 
@@ -337,7 +344,12 @@ async def norms(dut: Any) -> None:
                 for part in ("z", "S1", "r", "k", "g16", "b32", "sg", "Q", "xhat", "y")
             }
             rows, n = v["z"].shape
-            f = {"source": Source.SP, "pre": Pre.CENTER, "mul": Mul.ROW, "out": Out.S16}
+            f: dict[str, int] = {
+                "source": Source.SP,
+                "pre": Pre.CENTER,
+                "mul": Mul.ROW,
+                "out": Out.S16,
+            }
             row = {
                 "pre_multiplier": np.full(rows, n),
                 "f1": v["S1"],
@@ -369,6 +381,10 @@ async def activations(dut: Any) -> None:
     with np.load(bench.values["vectors"]) as vectors:
         x = vectors["act_x"].astype(np.int64)
         for name in bench.config.functions:
-            f = {"source": Source.SP, "function": Function[name.upper()], "out": Out.S16}
+            f: dict[str, int] = {
+                "source": Source.SP,
+                "function": Function[name.upper()],
+                "out": Out.S16,
+            }
             found = await stream(bench, f, [Group(items={"operand": x})])
             _same(found[0][0], vectors[f"{name}_y"].astype(np.int64), name)

@@ -101,8 +101,8 @@ class _Array:
             self.checked += 1
         taken = bench.get("load_rows")
         if taken:
-            row = unpack(bench.get("w"), config.weight_bits, config.columns)
-            above = np.vstack([row, self.shadow[:-1]])
+            word = unpack(bench.get("w"), config.weight_bits, config.columns)
+            above = np.vstack([word, self.shadow[:-1]])
             for index in range(config.rows):
                 if taken >> index & 1:
                     self.shadow[index] = above[index]
@@ -112,17 +112,19 @@ class _Array:
             self.wait = int(bench.rng.integers(1 + self.patience)) if self.patience else 0
 
 
-async def _run(bench: Bench, commands: list[dict[str, int]], *, refuse: float, patience: int) -> Any:
+async def _run(
+    bench: Bench, commands: list[dict[str, int]], *, refuse: float, patience: int
+) -> Any:
     config, rng = bench.config, bench.rng
     bench.models.clear()
     halves = rng.integers(-128, 128, (2 * config.sp_words, config.panel))
-    memory = Memory(bench, [pack(pair.ravel(), 8) for pair in halves.reshape(config.sp_words, 2, -1)])
+    memory = Memory(
+        bench, [pack(pair.ravel(), 8) for pair in halves.reshape(config.sp_words, 2, -1)]
+    )
     port = ReadPort(bench, "read", memory, refuse=refuse)
     unused = 8 - config.weight_bits
     narrow = (halves.astype(np.int8) << unused).astype(np.int8) >> unused
-    wanted = deque(
-        tile(narrow, f, config, k, n) for f in commands for k, n in tiles_of(f, config)
-    )
+    wanted = deque(tile(narrow, f, config, k, n) for f in commands for k, n in tiles_of(f, config))
     array = _Array(bench, wanted, patience)
     total = len(wanted)
     for f in commands:
@@ -157,6 +159,11 @@ async def tiles(dut: Any) -> None:
     for refuse, patience in ((0.0, 0), (0.5, 0), (0.0, 40), (0.9, 10)):
         commands = [_random_command(bench.rng, bench.config) for _ in range(count)]
         await _run(bench, commands, refuse=refuse, patience=patience)
+    # Single tiles of both kinds: straight ones behind transposed ones in the queue.
+    for patience in (0, 30):
+        commands = [_random_command(bench.rng, bench.config) for _ in range(2 * count)]
+        commands = [{**f, "m": 1, "kt": 1, "nt": 1} for f in commands]
+        await _run(bench, commands, refuse=0.0, patience=patience)
 
 
 @cocotb.test

@@ -1,7 +1,7 @@
 """Testbench of the MATMUL unit with its accumulators, against the instruction-set simulator.
 
-Parameters: `config`; `scale_latency`, the row table's; `commands`, how many a run has; `arrays`,
-recorded commands with the machine's state around them.
+Parameters: `config`; `scale_latency`, the row table's; `commands`, how many a run has; `signs`, of
+a long K; `arrays`, recorded commands with the machine's state around them.
 """
 
 import json
@@ -11,13 +11,14 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hw.commands import Opcode, XMode
+from hw.commands import LAYOUTS, Opcode, XMode
 from sim import golden
 from sim.iss.matmul import matmul
 from sim.iss.state import State
 from sim.testbenches.cell import Bench, Memory, ReadPort, pack_command, recorded, unpack
 
 Fields = dict[str, int]
+_PLAIN = dict.fromkeys(LAYOUTS[Opcode.MATMUL], 0)
 
 
 class _Scales:
@@ -78,6 +79,13 @@ class MatmulBench:
         self.state.sp[:] = sp
         self.state.scale[:] = scale
         self.memory.words[:] = [int.from_bytes(row.tobytes(), "little") for row in sp]
+
+    async def clear(self) -> None:
+        """Make all accumulators 0, by a product of zeros."""
+        state = self.state
+        self.fill(np.zeros_like(state.sp), np.zeros_like(state.scale))
+        await self.submit({**_PLAIN, "m": self.bench.config.acc_words, "kt": 1, "nt": 1})
+        await self.drain()
 
     async def submit(self, f: Fields) -> None:
         bench = self.bench
@@ -164,10 +172,13 @@ async def random_commands(dut: Any) -> None:
     bench = await start(dut)
     config, rng = bench.config, bench.rng
     count = bench.values["commands"]
-    acc = np.zeros_like(State(config, False).acc)
+    acc: np.ndarray | None = None
     for refuse, alone in ((0.0, False), (0.6, False), (0.0, True)):
         unit = MatmulBench(bench, refuse=refuse)
-        unit.state.acc[:] = acc
+        if acc is None:
+            await unit.clear()
+        else:
+            unit.state.acc[:] = acc
         sp = rng.integers(0, 256, (config.sp_words, config.word_bytes), dtype=np.uint8)
         if config.weight_bits < 8 or refuse:
             # Extremes, whole and mixed.
@@ -195,6 +206,7 @@ async def hazards(dut: Any) -> None:
     bench = await start(dut)
     config, rng = bench.config, bench.rng
     unit = MatmulBench(bench, refuse=0.0)
+    await unit.clear()
     sp = rng.integers(0, 256, (config.sp_words, config.word_bytes), dtype=np.uint8)
     unit.fill(sp, np.full(config.scale_rows, 32768))
     for accumulate in (0, 1):
@@ -214,8 +226,10 @@ async def hazards(dut: Any) -> None:
     # Tiles across each other: all add, so that the order does not matter.
     await unit.drain()
     await unit.check(range(config.acc_words), "short passes")
-    for stride in (0, 1, 2, 3):
-        f = {**f, "m": 7, "kt": 2, "nt": 4, "acc_addr": 5, "acc_stride": stride, "accumulate": 1}
+    m = max(7, config.rows + 1)
+    for stride in (0, 1, m - 3, m - 2, m - 1):
+        f = {**f, "m": m, "kt": 2, "nt": 4, "acc_addr": 5, "acc_stride": stride, "accumulate": 1}
+        f["transposed"] = 0  # a tile in R cycles, so that pass follows pass
         before = unit.state.acc.copy()
         whole = {**f, "acc_addr": 0, "acc_stride": f["m"], "accumulate": 0}
         await unit.submit(f)
@@ -238,18 +252,16 @@ async def long_k(dut: Any) -> None:
     config = bench.config
     kt = 4096 // config.rows
     m = config.rows
-    for high, low in ((0xFF, 0x80), (0xFF, 0x7F)):
+    for high, low in ((0xFF, 0x80), (0xFF, 0x7F))[: bench.values["signs"]]:
         unit = MatmulBench(bench, refuse=0.0)
         sp = np.full((config.sp_words, config.word_bytes), low, dtype=np.uint8)
         sp[: -(-m // 2)] = high
         unit.fill(sp, np.zeros(config.scale_rows))
         f = _random_command(bench, 1)
-        f |= {"m": m, "kt": kt, "nt": 1, "mode": int(XMode.U8), "transposed": 0, "k_outer": 0}
+        f |= {"m": m, "kt": kt, "nt": 1, "mode": int(XMode.U8), "transposed": 1, "k_outer": 0}
         f |= {"x_addr": 0, "x_stride": 0, "w_addr": config.sp_words // 2, "w_stride": 0}
         f |= {"accumulate": 0, "acc_addr": 0, "acc_stride": 0}
-        # The rows of w lie one behind the other: K tiles wrap into x, so that stride 0 and the
-        # transposed form keep to one place.
-        f |= {"transposed": 1}
+        # Transposed, K goes from panel to panel, so that stride 0 reads one place again and again.
         first = bench.cycle
         await unit.submit(f)
         await unit.drain()

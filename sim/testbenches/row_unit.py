@@ -12,7 +12,7 @@ from hw.commands import Opcode, RowOp
 from sim import golden
 from sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command, unpack
 
-DIVIDE_CYCLES, RSQRT_CYCLES = 21, 80
+DIVIDE_CYCLES, RSQRT_CYCLES = 23, 80
 """Cycles a row at most."""
 
 
@@ -180,5 +180,7 @@ async def get_and_put(dut: Any) -> None:
         want = np.zeros(words * panel, dtype=np.int64)
         want[:m] = np.array(tables.scale)[place]
         assert sorted(tables.words) == [f["sp_addr"] + i for i in range(words)], f"PUT of {m}"
-        got = [unpack(tables.words[f["sp_addr"] + i], 16, panel, signed=False) for i in range(words)]
+        got = [
+            unpack(tables.words[f["sp_addr"] + i], 16, panel, signed=False) for i in range(words)
+        ]
         assert np.array_equal(np.array(got).ravel(), want), f"PUT of {m}"

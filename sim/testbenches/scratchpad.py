@@ -66,7 +66,9 @@ async def traffic(dut: Any) -> None:
                 grants[port] += 1
                 del held[port]
                 if kind == "write":
-                    mask = np.repeat([request["mask"] >> i & 1 for i in range(size // lanes)], lanes)
+                    mask = np.repeat(
+                        [request["mask"] >> i & 1 for i in range(size // lanes)], lanes
+                    )
                     new = np.frombuffer(request["data"].to_bytes(size, "little"), dtype=np.uint8)
                     memory[at] = np.where(mask, new, memory[at])
                     written[at] = cycle
@@ -97,5 +99,5 @@ async def traffic(dut: Any) -> None:
         )
         bench.set(f"{name}_read_valid", 0)
         words = found[f"{name}_read_data"][SP_READ_LATENCY:]
-        for at, word in zip(order, words, strict=True):
+        for at, word in zip(order.tolist(), words, strict=True):
             assert word == int.from_bytes(memory[at].tobytes(), "little"), f"word {at}"

@@ -8,7 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from hw.config import Config
-from sim.native.build import LIBRARY, build, build_key
+from sim.native.build import LIBRARY, TOP, build, build_key
+from sim.native.labels import labels
 from sim.verilog import verilog
 from sw.cache import build_once, cache_dir
 
@@ -72,11 +73,15 @@ def simulator_library(
         When a tool is missing or fails.
     """
     tell = progress or (lambda text: None)
-    text = generated(source, progress=progress) if isinstance(source, Config) else source
-    final = cache_dir() / SIMULATORS / build_key(text, trace=trace)
+    if isinstance(source, Config):
+        text = generated(source, progress=progress)
+        names = labels(TOP) if trace else ""
+    else:
+        text, names = source, ""
+    final = cache_dir() / SIMULATORS / build_key(text, trace=trace, labels=names)
     build_once(
         final,
-        lambda folder: build(text, folder, trace=trace, progress=progress),
+        lambda folder: build(text, folder, trace=trace, labels=names, progress=progress),
         on_wait=lambda: tell("another process builds this simulator; waiting for it"),
     )
     return final / LIBRARY

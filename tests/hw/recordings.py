@@ -81,7 +81,7 @@ def _record(folder: Path, sequence: int) -> None:
                 )
 
     machine.run(count=len(program), observe=observe)
-    np.savez_compressed(folder / "state.npz", **arrays)
+    np.savez_compressed(folder / "state.npz", **arrays)  # type: ignore[arg-type]
     (folder / "commands.json").write_text(json.dumps(commands))
 
 

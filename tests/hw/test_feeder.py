@@ -40,9 +40,7 @@ def test_feeder(config, simulator, step, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "simulator", ["icarus", pytest.param("verilator", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("simulator", ["icarus", pytest.param("verilator", marks=pytest.mark.slow)])
 def test_row_scale(simulator, tmp_path):
     run_cell(
         shape(4, 4),

@@ -47,11 +47,11 @@ def test_icarus(tmp_path):
 
 def test_verilator(tmp_path):
     tests = ["combinations", "requantize", "softmax_and_context", "norms", "activations"]
-    run("verilator", tmp_path, tests, norms=["layernorm384", "rmsnorm96"], combinations=300)
+    run("verilator", tmp_path, tests, norms=["layernorm96", "rmsnorm96"], combinations=200)
 
 
 @pytest.mark.slow
 def test_all(tmp_path):
-    norms = ["layernorm96", "layernorm768", "layernorm1024", "layernorm4096"]
+    norms = ["layernorm384", "layernorm768", "layernorm1024", "layernorm4096"]
     norms += ["rmsnorm1024", "rmsnorm4096"]
     run("verilator", tmp_path, ["combinations", "norms"], norms=norms, combinations=1 << 20)

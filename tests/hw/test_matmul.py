@@ -9,7 +9,8 @@ from tests.hw.recordings import arrays_of, config
 from tests.hw.shapes import identify, shape
 from tests.hw.wrappers import MatmulBench
 
-SHAPES = [shape(4, 4, acc_depth=16), shape(16, 4, weight_bits=4), shape(8, 16)]
+SHAPES = [shape(4, 4, acc_depth=16), shape(8, 4, weight_bits=4), shape(4, 8)]
+WIDE = [shape(16, 4), shape(8, 16), shape(8, 8), shape(4, 32)]
 
 
 def run(machine, simulator, folder, tests, **more):
@@ -29,18 +30,18 @@ def run(machine, simulator, folder, tests, **more):
 
 @pytest.mark.parametrize("machine", SHAPES, ids=identify)
 def test_icarus(machine, tmp_path):
-    run(machine, "icarus", tmp_path, ["random_commands", "hazards"], commands=6)
+    run(machine, "icarus", tmp_path, ["random_commands", "hazards"], commands=5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", [*SHAPES, shape(8, 8), shape(4, 32)], ids=identify)
+@pytest.mark.parametrize("machine", [*SHAPES, *WIDE], ids=identify)
 def test_verilator(machine, tmp_path):
     tests = ["random_commands", "hazards", "long_k"]
-    run(machine, "verilator", tmp_path, tests, commands=60)
+    run(machine, "verilator", tmp_path, tests, commands=60, signs=2)
 
 
 def test_long_k(tmp_path):
-    run(shape(16, 4), "icarus", tmp_path, ["long_k"])
+    run(shape(4, 4), "icarus", tmp_path, ["long_k"], signs=1)
 
 
 def test_minilm(tmp_path):

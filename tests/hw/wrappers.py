@@ -5,6 +5,8 @@ from amaranth.lib.wiring import Out
 
 from hw.cells import Cell, place
 from hw.config import Config
+from hw.control.counters import Counters
+from hw.control.register_file import RegisterFile
 from hw.memories.accumulator import Accumulators
 from hw.systolic.matmul import MatmulUnit
 
@@ -49,5 +51,50 @@ class MatmulBench(Cell):
             self.accumulators,
             **{JOINED[name]: net for name, net in nets.items()},
             **{name.removeprefix("acc_"): getattr(self, name) for name in self.reader},
+        )
+        return m
+
+
+class RegisterBench(Cell):
+    """Register file with the counters it reads."""
+
+    SHARED = {"counter_select": "select", "counter_value": "value", "cycles": "cycles"}
+
+    def __init__(self, config: Config) -> None:
+        self.cell_name = "register_bench"
+        self.registers, self.counters = RegisterFile(config), Counters()
+        members = {
+            name: member
+            for name, member in self.registers.signature.members.items()
+            if name not in self.SHARED
+        }
+        self.count_members = {
+            name: member
+            for name, member in self.counters.signature.members.items()
+            if name not in self.SHARED.values()
+        }
+        self.own = list(members)
+        super().__init__({**members, **self.count_members})
+
+    def cells(self) -> list[Cell]:
+        return [self.registers, self.counters]
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        members = self.registers.signature.members
+        nets = {name: Signal(members[name].shape, name=name) for name in self.SHARED}
+        place(
+            m,
+            "registers",
+            self.registers,
+            **nets,
+            **{name: getattr(self, name) for name in self.own},
+        )
+        place(
+            m,
+            "counters",
+            self.counters,
+            **{self.SHARED[name]: net for name, net in nets.items()},
+            **{name: getattr(self, name) for name in self.count_members},
         )
         return m

@@ -5,7 +5,7 @@ import pytest
 
 from hw.commands import Opcode
 from hw.config import preset_config
-from hw.encoding import Scalar, command
+from hw.encoding import Command, Scalar
 from sim.compare import Buffer, compare
 from sim.image import Image
 from sw.program import Program
@@ -68,8 +68,8 @@ def test_bytes_of_no_buffer_count():
 def test_command_and_line():
     program = Program(CONFIG)
     store = {"region": 1, "planes": 2, "plane_stride": 500, "runs": 3, "run_stride": 50}
-    program.append(command(Opcode.STORE, offset=0, length=10, **store))
-    program.append(command(Opcode.STORE, offset=416, length=10, **{**store, "runs": Scalar(2)}))
+    program.append(Command(Opcode.STORE, {"length": 10, **store}))
+    program.append(Command(Opcode.STORE, {"offset": 416, "length": 10, **store, "runs": Scalar(2)}))
     got = contents()
     got[1][416] += 1
     got[1][550] += 1
