@@ -417,10 +417,17 @@ class Tilewright(wiring.Component):
                 dma.store_activity.wait_port,
             ),
         }
+        # Counted a cycle later: some of the reasons are known late in theirs.
+        counted = Signal()
+        counted_flags = Signal(len(counters["flags"]))
+        m.d.sync += [
+            counted.eq(running),
+            counted_flags.eq(Cat(Cat(*flags[unit], 0) for unit in COUNTERS)),
+        ]
         m.d.comb += [
-            counters["run"].eq(running),
+            counters["run"].eq(counted),
+            counters["flags"].eq(counted_flags),
             counters["clear"].eq(starts),
-            counters["flags"].eq(Cat(Cat(*flags[unit], 0) for unit in COUNTERS)),
             counters["select"].eq(registers["counter_select"]),
             registers["counter_value"].eq(counters["value"]),
             registers["cycles"].eq(counters["cycles"]),

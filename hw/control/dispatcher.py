@@ -87,10 +87,11 @@ class Dispatcher(Cell):
         index = Signal(INDEX_BITS, reset_less=True)
         step = Signal(range(WAIT_SLOTS))
         stepping, ready = Signal(), Signal()
+        fresh = Signal()  # the step's first cycle
         slots = head[8 : 8 + 8 * WAIT_SLOTS]  # the first is this step's: they move down
         m.d.comb += [
             self.wait_semaphore.eq(slots[:4]),
-            self.wait_count.eq(Mux(stepping, slots[4:8], 0)),
+            self.wait_count.eq(slots[4:8]),
             self.take.eq(stepping & ~self.halt & self.wait_met),
             self.waiting.eq(stepping & ~self.wait_met),
         ]
@@ -98,17 +99,21 @@ class Dispatcher(Cell):
         m.d.comb += queue.r_en.eq(~stepping & (~ready | leaves))
         with m.If(leaves):
             m.d.sync += ready.eq(0)
+        m.d.sync += fresh.eq(0)
         with m.If(queue.r_en & queue.r_rdy):
             m.d.sync += [
                 Cat(head, index).eq(queue.r_data),
                 stepping.eq(1),
+                fresh.eq(1),
                 step.eq(0),
             ]
         with m.If(self.take):
-            m.d.sync += [step.eq(step + 1), slots.eq(slots >> 8)]
+            m.d.sync += [step.eq(step + 1), fresh.eq(1), slots.eq(slots >> 8)]
             with m.If(step == WAIT_SLOTS - 1):
                 m.d.sync += [stepping.eq(0), ready.eq(1)]
-            # The step's count field, from its scalar register if it names one.
+        # The step's count field, from its scalar register if it names one; whether its tokens are
+        # there is known too late in a cycle to wait for.
+        with m.If(stepping & fresh):
             for opcode in self.opcodes:
                 counts = [f for f in LAYOUTS[opcode].values() if f.kind == "count"]
                 with m.If(head[:8] == opcode):

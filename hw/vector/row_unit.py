@@ -134,6 +134,9 @@ class RowUnit(Cell):
         low = Signal(RSQRT_LG, reset_less=True)
         product = Signal(22, reset_less=True)
 
+        # States READ and STORE in registers of their own: other units' grants wait for them.
+        reading, storing = Signal(), Signal()
+        m.d.comb += [self.read_valid.eq(reading), self.write_valid.eq(storing)]
         with m.FSM(name="row_fsm") as fsm:
             m.d.comb += self.active.eq(~fsm.ongoing("IDLE"))
 
@@ -156,6 +159,7 @@ class RowUnit(Cell):
                     with m.If(incoming.m == 0):
                         m.next = "SETTLE"
                     with m.Elif(incoming.op == RowOp.GET):
+                        m.d.sync += reading.eq(1)
                         m.next = "READ"
                     with m.Elif(incoming.op == RowOp.PUT):
                         m.next = "PUT"
@@ -238,9 +242,9 @@ class RowUnit(Cell):
 
             # GET: a word, then its elements one by one.
             with m.State("READ"):
-                m.d.comb += self.read_valid.eq(1)
                 m.d.sync += [count.eq(0), lane.eq(0)]
                 with m.If(self.read_ready):
+                    m.d.sync += reading.eq(0)
                     m.next = "WAIT"
             with m.State("WAIT"):
                 m.d.sync += count.eq(count + 1)
@@ -252,6 +256,7 @@ class RowUnit(Cell):
                 m.d.sync += [word.eq(word >> 16), lane.eq(lane + 1)]
                 next_row("GET")
                 with m.If(~last_row & (lane == panel - 1)):
+                    m.d.sync += reading.eq(1)
                     m.next = "READ"
 
             # PUT: elements enter at the top of the word, zeros fill the last one.
@@ -265,10 +270,10 @@ class RowUnit(Cell):
                 ]
                 m.next = "PUT"
                 with m.If(lane == panel - 1):
+                    m.d.sync += storing.eq(1)
                     m.next = "STORE"
             with m.State("STORE"):
-                m.d.comb += self.write_valid.eq(1)
-                m.d.sync += word_address.eq(word_address + 1)
+                m.d.sync += [word_address.eq(word_address + 1), storing.eq(0)]
                 m.next = "PUT"
                 with m.If(row >= command.m):
                     m.next = "SETTLE"

@@ -124,15 +124,18 @@ class VectorUnit(Cell):
         running = Signal()  # VECTOR from its start to `done`
         generating = Signal()  # items are left to make
         item_valid = Signal()  # one is there to issue
-        # The row unit reads from its first cycle on and writes from the second at the earliest:
-        # writes go by the register.
+        row_mode = Signal()  # the row unit has the ports: `row_active` and one cycle more
         row_active, row_was_active = Signal(), Signal()
         start = Signal()
         m.d.comb += [
-            self.command_ready.eq(~running & ~row_active & ~row_was_active),
+            self.command_ready.eq(~running & ~row_mode),
             start.eq(self.command_valid & self.command_ready),
         ]
         m.d.sync += row_was_active.eq(row_active)
+        with m.If(start & self.is_row):
+            m.d.sync += row_mode.eq(1)
+        with m.Elif(~row_active):
+            m.d.sync += row_mode.eq(0)
 
         # --- Items, made a cycle before their issue: parameters of a group, then its rows.
         needs = Signal(5)
@@ -499,21 +502,21 @@ class VectorUnit(Cell):
         )
         m.d.comb += [
             self.update_scale.eq(
-                Mux(row_active, unit["scale_address"], stat["update_scale"]),
+                Mux(row_mode, unit["scale_address"], stat["update_scale"]),
             ),
-            self.update_stat.eq(Mux(row_active, unit["stat_address"], stat["update_stat"])),
+            self.update_stat.eq(Mux(row_mode, unit["stat_address"], stat["update_stat"])),
             self.write_scale.eq(stat["write_scale"] | unit["write_scale"]),
             self.write_scale_address.eq(
-                Mux(row_was_active, unit["scale_address"], stat["write_scale_address"])
+                Mux(row_mode, unit["scale_address"], stat["write_scale_address"])
             ),
             self.write_magnitude.eq(
-                Mux(row_was_active, unit["write_magnitude"], stat["write_magnitude"])
+                Mux(row_mode, unit["write_magnitude"], stat["write_magnitude"])
             ),
             self.write_f1.eq(stat["write_f1"]),
             self.write_f2.eq(stat["write_f2"]),
             self.write_factor.eq(unit["write_factor"]),
             self.write_stat_address.eq(
-                Mux(row_was_active, unit["stat_address"], stat["write_stat_address"])
+                Mux(row_mode, unit["stat_address"], stat["write_stat_address"])
             ),
             self.write_f1_data.eq(stat["write_f1_data"]),
             self.write_f2_data.eq(stat["write_f2_data"]),
@@ -521,11 +524,11 @@ class VectorUnit(Cell):
             self.write_exponent_data.eq(unit["exponent"]),
             self.acc_read_address.eq(item.acc_address),
             self.sp_read_valid.eq((item_valid & item.needs_sp) | unit["read_valid"]),
-            self.sp_read_address.eq(Mux(row_active, unit["read_address"], item.sp_address)),
+            self.sp_read_address.eq(Mux(row_mode, unit["read_address"], item.sp_address)),
             self.sp_write_valid.eq(writes | unit["write_valid"]),
-            self.sp_write_address.eq(Mux(row_was_active, unit["write_address"], address)),
-            self.sp_write_data.eq(Mux(row_was_active, unit["write_data"], word)),
-            self.sp_write_mask.eq(Mux(row_was_active, ~0, mask)),
+            self.sp_write_address.eq(Mux(row_mode, unit["write_address"], address)),
+            self.sp_write_data.eq(Mux(row_mode, unit["write_data"], word)),
+            self.sp_write_mask.eq(Mux(row_mode, ~0, mask)),
         ]
 
         # --- The end: the last item has left statistics and its word is visible to readers.
@@ -539,7 +542,7 @@ class VectorUnit(Cell):
             self.done.eq(vector_done | (row_was_active & ~row_active)),
             self.busy.eq(issue_row),
             self.stall_operand.eq((generating | item_valid) & ~issue_row),
-            self.stall_row.eq(row_active | row_was_active),
+            self.stall_row.eq(row_mode),
             self.draining.eq(running & ~generating & ~item_valid),
         ]
         return m

@@ -361,12 +361,13 @@ async def semaphores(dut: Any) -> None:
     counters = [0] * SEMAPHORES
     overflows = 0
     posted: list[tuple[int, int, int]] = []  # of the cycle before: unit, semaphore, tokens
+    taken: list[tuple[int, int]] = []  # of the cycle before: semaphore, tokens
     beyond = 0  # of the posts before those
     for n in range(2500):
         clear = int(rng.random() < 0.002)
         waits = [(int(rng.integers(SEMAPHORES)), int(rng.integers(16))) for _ in range(units)]
-        # A semaphore has one waiting unit.
-        waits = [(s % 4 + 4 * u, c) for u, (s, c) in enumerate(waits)]
+        # A semaphore has one waiting unit, and is not asked for twice in a row.
+        waits = [(s % 2 * 2 + n % 2 + 4 * u, c) for u, (s, c) in enumerate(waits)]
         posts = [(int(rng.integers(SEMAPHORES)), int(rng.integers(16))) for _ in range(units)]
         post = int(rng.integers(16)) if n // 300 % 2 else int(rng.integers(16)) & n
         met = sum(int(counters[s] >= c) << u for u, (s, c) in enumerate(waits))
@@ -382,13 +383,14 @@ async def semaphores(dut: Any) -> None:
         )
         assert bench.get("wait_met") == met, f"cycle {n}: {counters} {waits}"
         assert bench.get("overflow") == beyond, f"cycle {n}: {counters}"
-        for unit, (number, amount) in enumerate(waits):
-            counters[number] -= amount * (take >> unit & 1)
+        for number, amount in taken:
+            counters[number] -= amount
         for _, number, amount in posted:
             counters[number] += amount
         beyond = sum(1 << unit for unit, number, _ in posted if counters[number] > TOKEN_MAX)
         overflows += bool(beyond)
         posted = [] if clear else [(u, *slot) for u, slot in enumerate(posts) if post >> u & 1]
+        taken = [] if clear else [slot for u, slot in enumerate(waits) if take >> u & 1]
         counters = [0 if clear else min(c, TOKEN_MAX) for c in counters]
     assert overflows
 

@@ -131,5 +131,8 @@ def main() -> None:
     """Entry point of the console script."""
     from sw.cli._children import end_children_on_interrupt
 
+    # Before NumPy is imported: the matrices are small, and BLAS threads contend with simulations.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
     end_children_on_interrupt()
     sys.exit(run())
