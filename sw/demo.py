@@ -18,9 +18,15 @@ from sw.driver.layer import LayerRun, run_layer
 from sw.driver.simulators import simulator_library
 from sw.errors import UserError
 from sw.models.bert import Bert
-from sw.models.text import draw, passages
+from sw.models.text import passages
 from sw.models.tokenize import Tokenizer
-from sw.quantize.calibrate import CALIBRATION_COUNT, CALIBRATION_SEED
+from sw.quantize.calibrate import (
+    CALIBRATION_PASSAGES,
+    CALIBRATION_SEED,
+    PASSAGE_WORDS,
+    calibration_texts,
+    unseen_texts,
+)
 from sw.quantize.formats import QModel
 from sw.quantize.measure import cosine
 from sw.quantize.quantize import quantize_folder
@@ -87,13 +93,15 @@ class Demo:
 
     def texts(self, count: int) -> list[str]:
         """Real sentences of different lengths, none of them used to calibrate."""
-        used, pool = draw([CALIBRATION_COUNT, 50 * count], seed=CALIBRATION_SEED)
+        # Passages behind those of the calibration, without a sentence of it.
+        used = calibration_texts()
+        drawn = passages(CALIBRATION_PASSAGES + 4 + count, PASSAGE_WORDS, seed=CALIBRATION_SEED)
         long = [
             passage
-            for passage in passages(4 + count, 110, seed=CALIBRATION_SEED)
-            if not any(sentence.text in passage for sentence in used)
+            for passage in drawn[CALIBRATION_PASSAGES:]
+            if not any(text in passage for text in used)
         ][: max(1, count // 4)]
-        by_length = sorted({s.text for s in pool}, key=lambda text: (len(text), text))
+        by_length = sorted(set(unseen_texts(50 * count)), key=lambda text: (len(text), text))
         short = max(1, count - len(long))
         picked = [by_length[(2 * i + 1) * len(by_length) // (2 * short)] for i in range(short)]
         return (picked + long)[:count]

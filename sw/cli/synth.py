@@ -182,7 +182,7 @@ def unit_rows(synthesis: "Synthesis") -> list[dict[str, Any]]:
         rows.append(
             {
                 "label": "  " * max(0, depth[unit.module] - 1)
-                + (unit.unit if unit.parent is not None else "top, the rest of it"),
+                + (unit.unit if unit.parent is not None else "top itself"),
                 "unit": unit.unit,
                 "count": unit.count,
                 **asdict(unit.resources.times(unit.count)),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sw.models.bert import Bert, LayerStates
 from sw.models.errors import ModelError
-from sw.models.text import draw
+from sw.models.text import draw, passages
 from sw.models.tokenize import Tokenizer
 
 F64 = npt.NDArray[np.float64]
@@ -22,6 +22,11 @@ CALIBRATION_COUNT = 256
 """Number of sentences used for calibration."""
 CALIBRATION_TOKENS = 128
 """Longest sentence, in tokens."""
+CALIBRATION_PASSAGES = 16
+"""Long passages that join them: without, late positions leave the ranges of short sentences (the
+separator at position 127 fell to a cosine of .981 behind layer 0)."""
+PASSAGE_WORDS = 110
+"""Words of a passage: about 128 tokens and more."""
 
 _EDGES = ("x", "q", "k", "v", "z1", "x1", "a", "z2", "y")
 
@@ -75,6 +80,20 @@ def calibrate(
     return tuple(LayerRange(**ranges) for ranges in total)
 
 
+def calibration_texts() -> list[str]:
+    """The seeded draw of sentences, and the passages that join them."""
+    texts = [s.text for s in draw([CALIBRATION_COUNT], seed=CALIBRATION_SEED)[0]]
+    return texts + passages(CALIBRATION_PASSAGES, PASSAGE_WORDS, seed=CALIBRATION_SEED)
+
+
+def unseen_texts(count: int) -> list[str]:
+    """Return `count` sentences of a seeded draw that no calibration text holds."""
+    seen = "\n".join(calibration_texts())
+    # A passage holds a few of the sentences drawn: some more than are wanted.
+    pool = draw([CALIBRATION_COUNT, count + count // 4 + 16], seed=CALIBRATION_SEED)[1]
+    return [s.text for s in pool if s.text not in seen][:count]
+
+
 def calibration_ids(
     tokenizer: Tokenizer, limit: int, texts: Sequence[str] | None = None
 ) -> list[npt.NDArray[np.int32]]:
@@ -89,5 +108,5 @@ def calibration_ids(
         Other sentences than the seeded draw.
     """
     if texts is None:
-        texts = [s.text for s in draw([CALIBRATION_COUNT], seed=CALIBRATION_SEED)[0]]
+        texts = calibration_texts()
     return [tokenizer(text, min(limit, CALIBRATION_TOKENS)) for text in texts]

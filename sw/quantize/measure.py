@@ -15,9 +15,8 @@ import numpy.typing as npt
 
 from sw.models.bert import Bert, mean_pool
 from sw.models.fetch import resolve_model
-from sw.models.text import draw
 from sw.models.tokenize import Tokenizer, Tokens
-from sw.quantize.calibrate import CALIBRATION_COUNT, CALIBRATION_SEED
+from sw.quantize.calibrate import unseen_texts
 from sw.quantize.formats import QModel
 from sw.quantize.quantize import quantize_folder
 from sw.quantize.reference import run_embedding, run_layer
@@ -93,8 +92,7 @@ def embedding_cosines(model: Bert, quantized: QModel, tokens: Tokens) -> tuple[C
 
 def evaluation_tokens(tokenizer: Tokenizer, count: int, length: int = 128) -> Tokens:
     """Sentences that share nothing with the calibration's, padded to `length`."""
-    chosen = draw([CALIBRATION_COUNT, count], seed=CALIBRATION_SEED)[1]
-    return tokenizer.batch([s.text for s in chosen], length)
+    return tokenizer.batch(unseen_texts(count), length)
 
 
 def main() -> None:

@@ -93,9 +93,10 @@ def test_memories_and_multipliers(synthesized, preset, name):
     column = 32 * (config.acc_banks + 2) + 2 * config.psum_bits + 64
     assert accumulators.ff <= config.columns * column + 64
 
-    # The tables: an exp2 and GELU ROM a lane, the reciprocal root's, the row table.
+    # The tables: an exp2 and GELU ROM a lane (7 series have LUTs enough), the row table.
     assert function_rom(config.functions)[0]
-    assert lanes.resources.bram == 1
+    if name == "ecp5":
+        assert lanes.resources.bram == 1
     row_table = synthesis.unit("row_table").resources
     assert row_table.bram >= 3 * blocks(16, config.scale_rows) + 2 * blocks(44, config.stat_rows)
 
