@@ -277,8 +277,9 @@ class Tilewright(wiring.Component):
         m.d.comb += ends.eq(running & ~faulted & decoder["ended"] & (issued == retired))
 
         # --- Faults, in the order of their priority.
+        # Both a cycle late: what moved, and who waits.
         progress = Signal()
-        m.d.comb += progress.eq(
+        m.d.sync += progress.eq(
             Cat(
                 dma.axi.r.valid & dma.axi.r.ready,
                 dma.axi.w.valid & dma.axi.w.ready,
@@ -303,9 +304,12 @@ class Tilewright(wiring.Component):
         culprit_index = Signal(INDEX_BITS)
         order = (Unit.LOAD, Unit.STORE, Unit.MATMUL, Unit.VECTOR)
         m.d.sync += [culprit.eq(Unit.FETCH), culprit_index.eq(retired + begun)]
-        for key, index in (("waiting", "index"), ("holds", "oldest_index")):
+        waiting = {unit: Signal(name=f"{unit.name.lower()}_waited") for unit in order}
+        m.d.sync += [waiting[unit].eq(dispatch[unit]["waiting"]) for unit in order]
+        holds = {unit: dispatch[unit]["holds"] for unit in order}
+        for states, index in ((waiting, "index"), (holds, "oldest_index")):
             for unit in reversed(order):
-                with m.If(dispatch[unit][key]):
+                with m.If(states[unit]):
                     m.d.sync += [
                         culprit.eq(unit),
                         culprit_index.eq(dispatch[unit][index]),

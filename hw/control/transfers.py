@@ -58,7 +58,8 @@ class TransferUnit(Cell):
         selected, valid = Signal(), Signal()
         goes = ~valid | self.transfer_ready
         m.d.comb += [
-            self.command_ready.eq(~selected | goes),
+            # Not of `goes`: the DMA's grants need not reach the dispatcher in the same cycle.
+            self.command_ready.eq(~selected),
             self.transfer.eq(transfer),
             self.transfer_valid.eq(valid),
         ]
@@ -73,6 +74,8 @@ class TransferUnit(Cell):
                     Mux(incoming.scalar_on, self.scalars.word_select(incoming.scalar, 32), 0)
                 ),
             ]
+        with m.Elif(goes):
+            m.d.sync += selected.eq(0)
         address = Signal(66)
         m.d.comb += address.eq(base + command.offset + scalar)
         with m.If(goes):

@@ -78,19 +78,26 @@ class WeightLoader(Cell):
         offset = Signal(address_bits, reset_less=True)  # of the tile in its panel
         sub = Signal(sub_bits, reset_less=True)
         words = Signal(range(panel + 1))
-        m.d.comb += [
-            words.eq(Mux(transposed, columns // 2, rows // 2)),
-            self.read_address.eq(
-                base + offset + Mux(transposed, word, words - 1 - word),
-            ),
-        ]
+        m.d.comb += words.eq(Mux(transposed, columns // 2, rows // 2))
         depth = max(panel, 8)
         free = Signal(range(depth + 1), init=depth)
         issued = Signal()
+        # A request is made a cycle before it is shown: grants begin at registers.
+        request, granted = Signal(), Signal()
+        request_address = Signal(address_bits, reset_less=True)
         m.d.comb += [
-            self.read_valid.eq(active & (free != 0)),
-            issued.eq(self.read_valid & self.read_ready),
+            self.read_valid.eq(request),
+            self.read_address.eq(request_address),
+            granted.eq(request & self.read_ready),
+            issued.eq(active & (free != 0) & (~request | self.read_ready)),
         ]
+        with m.If(issued):
+            m.d.sync += [
+                request.eq(1),
+                request_address.eq(base + offset + Mux(transposed, word, words - 1 - word)),
+            ]
+        with m.Elif(granted):
+            m.d.sync += request.eq(0)
         tile_issued = Signal()
         m.d.comb += tile_issued.eq(issued & (word == words - 1))
         empty_command = (incoming.m == 0) | (incoming.kt == 0) | (incoming.nt == 0)
@@ -139,7 +146,10 @@ class WeightLoader(Cell):
             note.transposed.eq(transposed),
             note.last.eq(word == words - 1),
         ]
-        arrived, arrived_note = issued, note.as_value()
+        request_note = Signal(note_shape.size, reset_less=True)
+        with m.If(issued):
+            m.d.sync += request_note.eq(note.as_value())
+        arrived, arrived_note = granted, request_note
         for stage in range(SP_READ_LATENCY):
             later = Signal(name=f"arrived_{stage}")
             later_note = Signal(note_shape.size, name=f"note_{stage}", reset_less=True)

@@ -107,7 +107,7 @@ class MatmulUnit(Cell):
         ready = Signal()
         hazard = Signal()
         empty = Signal()
-        m.d.comb += empty.eq((command.m == 0) | (command.kt == 0) | (command.nt == 0))
+        bytes_mode = Signal()
 
         first_row = row == 0
         last_row = row + 1 == command.m
@@ -148,6 +148,8 @@ class MatmulUnit(Cell):
         def start(source: data.View) -> list:
             return [
                 command.eq(source),
+                empty.eq((source.m == 0) | (source.kt == 0) | (source.nt == 0)),
+                bytes_mode.eq((source.mode == XMode.S8) | (source.mode == XMode.U8)),
                 row.eq(0),
                 sub.eq(0),
                 panel_address.eq(source.x_addr),
@@ -162,7 +164,6 @@ class MatmulUnit(Cell):
         with m.Elif(taken):
             m.d.sync += [following.eq(incoming), waiting.eq(1)]
 
-        bytes_mode = (command.mode == XMode.S8) | (command.mode == XMode.U8)
         m.d.comb += [
             # A row held by a hazard keeps its port: the other readers' grants need not wait for it.
             self.feeder_read_valid.eq(wants),

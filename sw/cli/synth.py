@@ -68,8 +68,8 @@ def command(
     """Synthesise a configuration with Yosys and show what each unit takes.
 
     With --pnr also place and route it with nextpnr on an ECP5-85 and show the clock frequency and
-    the path that limits it. Pins stand where the tool likes. The tools come with the extra `synth`
-    of the package.
+    the path that limits it; the core's ports are registers of a harness, not pins. The tools come
+    with the extra `synth` of the package.
 
     \b
     Examples:
