@@ -20,6 +20,10 @@ PROGRAM_REGION = 0
 """Region commands are fetched from."""
 COUNT_SCALAR_FLAG = 0x8000
 """A `count` field with this bit set names scalar register (value & 15) instead of an immediate."""
+SYM16_MAX = 32639
+"""Largest magnitude of an s16 whose balanced bytes are both s8."""
+GROUP_ROWS = 32
+"""Rows of K that share a group scale of 4-bit weights."""
 PARAMETER_ROWS = 5
 """Rows of a channel-parameter block, an s16 [5, N] matrix in panel layout: M, sh, B low half,
 B high half, multiplier (R, G or g16)."""
@@ -98,7 +102,7 @@ class Pre(enum.IntEnum):
 class Mul(enum.IntEnum):
     """Second stage: t = SAT32(RSH(a * multiplier, shift))."""
 
-    NONE = 0  # t = SAT32(a)
+    NONE = 0  # t = a
     CHANNEL = 1  # M[c], sh[c] - e with ROW_SCALE, else sh[c] - 8
     IMMEDIATE = 2  # imm, shift
     ROW = 3  # row factor of row i, its exponent + shift (R, n of softmax; r, k of LayerNorm)
@@ -124,17 +128,41 @@ class Post(enum.IntEnum):
 
 
 class Out(enum.IntEnum):
+    """Format of the output; HIGH, LOW and the 8-bit ones are written two rows a word."""
+
     NONE = 0
     S16 = 1
     S8 = 2
     U8 = 3
+    SYM16 = 4  # s16 within ±32639, whose balanced bytes are s8
+    HIGH = 5  # high balanced byte of SYM16
+    LOW = 6  # low balanced byte of SYM16
+    WRAP16 = 7  # low 16 bits of base: how accumulators leave whole
+
+
+BYTE_OUTS = (Out.S8, Out.U8, Out.HIGH, Out.LOW)
+
+
+class Parts(enum.IntEnum):
+    """Accumulator regions of one value, the most significant first: v = 256 · v + next."""
+
+    ONE = 0
+    TWO = 1  # 16-bit times 8-bit operands: h, l
+    THREE = 2  # 16-bit times 16-bit: hh, hl + lh, ll
+
+
+class WeightFormat(enum.IntEnum):
+    """What the stationary operand is in the scratchpad."""
+
+    S8 = 0
+    S4 = 1  # 4 bits times the scale of its group of GROUP_ROWS rows and channel
 
 
 class Stat(enum.IntEnum):
     """Row statistics kept over the columns of a command, besides the magnitude."""
 
     NONE = 0
-    MAX = 1  # maximum of base
+    MAX = 1  # maximum of base, 44 bits
     SUM = 2  # sum of the outputs (softmax's denominator)
     MOMENTS = 3  # sum and sum of squares of the outputs (LayerNorm)
 
@@ -259,6 +287,9 @@ _MATMUL = (
     .add("transposed", 1, "the stationary operand's rows are columns of the tile (K of attention)")
     .add("k_outer", 1, "0: K tiles inner, N tiles outer; 1: the other way round")
     .add("accumulate", 1, "add to the accumulators on the first K tile too")
+    .add("weights", 1, "format of the stationary operand", kind="enum", values=WeightFormat)
+    .add("group_addr", 16, "group scales (weights S4)", kind="sp")
+    .add("group_stride", 16, "words from panel to panel of the group scales")
     .done()
 )
 
@@ -289,11 +320,13 @@ _VECTOR = (
     .add("bias", 1, "1: base = t + B[c] and w = SAT16(RSH(base, 8)); 0: base = t, w = SAT16(t)")
     .add("function", 3, "table function on w", kind="enum", values=Function)
     .add("post", 2, "last stage", kind="enum", values=Post)
-    .add("out", 2, "output format", kind="enum", values=Out)
+    .add("out", 3, "output format", kind="enum", values=Out)
     .add("stat_op", 2, "row statistics", kind="enum", values=Stat)
     .add("magnitude", 1, "keep the largest |output| of each row at scale_out")
     .add("first", 1, "statistics and magnitude start anew in this command")
     .add("causal", 1, "causal mask")
+    .add("parts", 2, "accumulator regions of a value (source ACC)", kind="enum", values=Parts)
+    .add("acc_part", 16, "accumulator words from region to region of a value")
     .done()
 )
 

@@ -2,10 +2,10 @@
 
 A program loads a part of the scratchpad (the arena), gives accumulators, scale rows and statistics
 rows values, runs random commands of a kind over it, and stores all of the arena and what can be
-made visible of the other memories: accumulators exactly up to 2^27, scale rows exactly, statistics
-as saturated views. Commands of different units are ordered by tokens only where they touch the
-same words, so that units overlap as much as the program allows. Comparing all of DRAM after a run
-with `RandomProgram.expected` compares two machines.
+made visible of the other memories: accumulators and scale rows exactly, statistics as saturated
+views. Commands of different units are ordered by tokens only where they touch the same words, so
+that units overlap as much as the program allows. Comparing all of DRAM after a run with
+`RandomProgram.expected` compares two machines.
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from hw.commands import (
+    BYTE_OUTS,
     COMMAND_BYTES,
+    GROUP_ROWS,
     PARAMETER_ROWS,
     SCALARS,
     Function,
     Mul,
     Opcode,
     Out,
+    Parts,
     Post,
     Pre,
     RowOp,
     Source,
     Stat,
     Unit,
+    WeightFormat,
     XMode,
 )
 from hw.config import Config
@@ -302,10 +306,6 @@ class _Generator:
         unsigned[:, 1] = shift | rng.integers(0, 1024, shape) << 6
         unsigned[:, 2] = bias & 0xFFFF
         block[:, 3] = bias >> 16
-        # The two last blocks serve the views of the accumulators: c = -1, and c = 4096.
-        unsigned[-2:, 2:4] = 0
-        unsigned[-2, 4] = 0xFFFF
-        unsigned[-1, 4] = 4096
         rows = self.scale_words - self.first
         scale = words[rows : rows + -(-self.scale_count // width)].view("<u2")
         largest = rng.integers(0, 32769, scale.shape) >> rng.integers(0, 10, scale.shape)
@@ -476,13 +476,17 @@ class _Generator:
         k_panels, n_panels = -(-kt * rows // width), -(-nt * columns // width)
         depth = -(-m // 2) if mode in (XMode.S8, XMode.U8) else m
         panels, words = (k_panels, nt * columns) if transposed else (n_panels, kt * rows)
+        packed = not transposed and config.weight_bits == 8 and self.chance(0.3)
+        words //= 4 if packed else 2
+        group_words = -(-kt * rows // (4 * GROUP_ROWS))
         x = self.matrix(depth, k_panels, self.first, self.end, apart=False)
-        w = self.matrix(words // 2, panels, *self.weights, apart=False)
+        w = self.matrix(words, panels, *self.weights, apart=False)
+        group = self.matrix(group_words, panels, *self.weights, apart=False)
         acc_end = self.acc_first + self.acc_count
         acc = self.matrix(m, nt, self.acc_first, acc_end, apart=True)
         if whole:
             acc = (self.acc_first, m)
-        if x is None or w is None or acc is None:
+        if x is None or w is None or group is None or acc is None:
             return
         scale = self.scale_first + self.integer(0, self.scale_count - m)
         fields = {
@@ -500,11 +504,16 @@ class _Generator:
             "transposed": transposed,
             "k_outer": self.integer(0, 1),
             "accumulate": accumulate,
+            "weights": WeightFormat.S4 if packed else WeightFormat.S8,
+            "group_addr": group[0],
+            "group_stride": group[1],
         }
         reads = [
             ("sp", _words(x[0], (k_panels, x[1]), (depth, 1))),
-            ("sp", _words(w[0], (panels, w[1]), (words // 2, 1))),
+            ("sp", _words(w[0], (panels, w[1]), (words, 1))),
         ]
+        if packed:
+            reads.append(("sp", _words(group[0], (panels, group[1]), (group_words, 1))))
         if mode == XMode.SCALED:
             reads.append(("scale", _words(scale, (m, 1))))
         self.emit(Opcode.MATMUL, fields, reads, [("acc", _words(acc[0], (nt, acc[1]), (m, 1)))])
@@ -532,8 +541,8 @@ class _Generator:
         }
         if f["post"] == Post.AFFINE:
             f["bias"] = 0
-        if f["post"] == Post.AFFINE:
-            f["bias"] = 0
+        if f["source"] == Source.ACC and self.chance(0.3):
+            f["parts"] = self.choose([Parts.TWO, Parts.THREE])
         if f["pre"] == Pre.CENTER:
             f["imm"] = self.choose([1, 4096, self.integer(1, 4096)])
         if f["pre"] in (Pre.MAX_MINUS, Pre.CENTER):
@@ -571,9 +580,13 @@ class _Generator:
         acc_end = self.acc_first + self.acc_count
         if not place("acc", self.matrix(m, tiles, self.acc_first, acc_end, apart=False)):
             return False
+        parts = f.setdefault("parts", Parts.ONE)
+        if parts:
+            room = acc_end - f["acc_addr"] - (tiles - 1) * f["acc_stride"] - m
+            f["acc_part"] = self.integer(0, room // parts)
         if not place("in", self.matrix(m, panels, self.first, self.end, apart=False)):
             return False
-        blocks = self.par_blocks - 2
+        blocks = self.par_blocks
         end = self.par_first + PARAMETER_ROWS * blocks
         spot = self.matrix(PARAMETER_ROWS, panels, self.par_first, end, apart=False)
         if spot is not None and panels > 1:
@@ -596,7 +609,8 @@ class _Generator:
         ):
             f["magnitude"] = 0
         if f["source"] == Source.ACC:
-            reads.append(("acc", _words(f["acc_addr"], (tiles, f["acc_stride"]), (m, 1))))
+            steps = (parts + 1, f.get("acc_part", 0)), (tiles, f["acc_stride"]), (m, 1)
+            reads.append(("acc", _words(f["acc_addr"], *steps)))
         operand = _words(f["in_addr"], (panels, f["in_stride"]), (m, 1))
         if f["source"] == Source.SP or f["post"] == Post.RESIDUAL:
             reads.append(("sp", operand))
@@ -617,7 +631,7 @@ class _Generator:
         if f["out"] != Out.NONE and "out_addr" not in f and not self.place_output(f, taken):
             return False
         if f["out"] != Out.NONE:
-            depth = m if f["out"] == Out.S16 else -(-m // 2)
+            depth = -(-m // 2) if f["out"] in BYTE_OUTS else m
             writes.append(("sp", _words(f["out_addr"], (panels, f["out_stride"]), (depth, 1))))
         f.setdefault("out_addr", 0)
         f.setdefault("out_stride", 0)
@@ -629,12 +643,14 @@ class _Generator:
         low, high = self.free
         operand = _words(f["in_addr"], (panels, f["in_stride"]), (m, 1))
         over = (
-            f["out"] == Out.S16 and low <= operand.min() and len(np.unique(operand)) == len(operand)
+            f["out"] not in BYTE_OUTS
+            and low <= operand.min()
+            and len(np.unique(operand)) == len(operand)
         )
         if over and self.chance(0.3):
             f["out_addr"], f["out_stride"] = f["in_addr"], f["in_stride"]
             return True
-        depth = m if f["out"] == Out.S16 else -(-m // 2)
+        depth = -(-m // 2) if f["out"] in BYTE_OUTS else m
         for _ in range(20):
             spot = self.matrix(depth, panels, low, high, apart=True)
             if spot is None:
@@ -772,30 +788,16 @@ class _Generator:
         panels = -(-self.acc_count * config.columns // (m * config.panel))
         whole = {"m": m, "panels": panels, "valid": panels * config.panel, "row0": 0}
         acc = {"acc_addr": self.acc_first, "acc_stride": m}
-        par = self.par_first + PARAMETER_ROWS * (self.par_blocks - 2)
         size = m * panels
         views = [
-            # Bits 31 … 16; then -RSH(acc, 12), and what that leaves.
-            (self.plain(mul=Mul.IMMEDIATE, imm=1, shift=16, out=Out.S16), {}),
-            (
-                self.plain(mul=Mul.IMMEDIATE, imm=1, shift=12, out=Out.S16, post=Post.AFFINE),
-                {"par_addr": par, "par_stride": 0},
-            ),
-            (
-                self.plain(out=Out.S16, post=Post.RESIDUAL),
-                {
-                    "par_addr": par + PARAMETER_ROWS,
-                    "par_stride": 0,
-                    "in_addr": low + size,
-                    "in_stride": m,
-                },
-            ),
+            self.plain(out=Out.WRAP16),
+            self.plain(mul=Mul.IMMEDIATE, imm=1, shift=16, out=Out.WRAP16),
         ]
-        for number, (flags, more) in enumerate(views):
+        for number, flags in enumerate(views):
             out = {"out_addr": low + number * size, "out_stride": m}
-            if not self.vector(flags, {**whole, **acc, **more, **out}):
+            if not self.vector(flags, {**whole, **acc, **out}):
                 raise AssertionError("a view of the accumulators is undefined")
-        self.store_words(low, 3 * size)
+        self.store_words(low, len(views) * size)
         rows = self.stat_count
         shape = {"m": rows, "panels": 1, "valid": config.panel, "row0": 0}
         shape |= {"stat": self.stat_first, "in_addr": self.first, "in_stride": 0}

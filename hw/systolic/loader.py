@@ -6,13 +6,15 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hw.cells import Cell, place
-from hw.commands import Opcode
+from hw.commands import GROUP_ROWS, Opcode, WeightFormat
 from hw.config import Config
 from hw.layouts import command_layout
 from hw.manifest import SP_READ_LATENCY
 from hw.systolic.transposer import Transposer
 from hw.systolic.walk import TileWalk
 
+_ROWS_OF_S4 = 4
+_K_MAX = 1 << 18  # rows of 4 bits that fill the largest scratchpad
 SHIFT_LATENCY = 3
 """Cycles from the decision to start a tile to its first row at the array's edge."""
 
@@ -20,11 +22,12 @@ SHIFT_LATENCY = 3
 class WeightLoader(Cell):
     """Prefetches tiles and shifts them in, last row first, one row a cycle without a gap.
 
-    Straight tiles are read two rows a word in falling order; transposed ones two columns a word
-    in rising order, through the transposer. A tile starts to shift when it is complete in the
-    loader's own memory and the shadow weights are free or about to be (`swap_soon`, SHIFT_LATENCY
-    cycles ahead of the swap at the array's edge). `tile_ready` pulses as soon as a row issued in
-    the next cycle, `feeder_latency` cycles ahead of the array, meets the whole tile in its shadow.
+    Straight tiles are read two rows a word in falling order, or four of 4 bits behind their group
+    scales; transposed ones two columns a word in rising order, through the transposer. A tile
+    starts to shift when it is complete in the loader's own memory and the shadow weights are free
+    or about to be (`swap_soon`, SHIFT_LATENCY cycles ahead of the swap at the array's edge).
+    `tile_ready` pulses as soon as a row issued in the next cycle, `feeder_latency` cycles ahead of
+    the array, meets the whole tile in its shadow.
 
     Attributes
     ----------
@@ -72,16 +75,27 @@ class WeightLoader(Cell):
         incoming = data.View(command_layout(Opcode.MATMUL), self.command)
         active = Signal()
         transposed = command.transposed
+        packed = Signal()  # 4-bit weights
+        m.d.comb += packed.eq((command.weights == WeightFormat.S4) & ~transposed)
+        incoming_packed = (incoming.weights == WeightFormat.S4) & ~incoming.transposed
         walk = TileWalk(m, kt=command.kt, nt=command.nt, k_outer=command.k_outer, prefix="prefetch")
         word = Signal(range(panel), reset_less=True)  # word of the tile
         base = Signal(address_bits, reset_less=True)  # the panel's
         offset = Signal(address_bits, reset_less=True)  # of the tile in its panel
         sub = Signal(sub_bits, reset_less=True)
         words = Signal(range(panel + 1))
-        m.d.comb += words.eq(Mux(transposed, columns // 2, rows // 2))
+        m.d.comb += words.eq(
+            Mux(transposed, columns // 2, Mux(packed, rows // _ROWS_OF_S4, rows // 2))
+        )
+        # Group scales: four groups a word, as the weights' rows; a tile's come before its weights.
+        groups = max(1, rows // GROUP_ROWS)  # of a tile
+        group_next = Signal()
+        group_base = Signal(address_bits, reset_less=True)
+        k_row = Signal(range(_K_MAX + rows), reset_less=True)
+        group_number = k_row[(GROUP_ROWS - 1).bit_length() :]
         depth = max(panel, 8)
         free = Signal(range(depth + 1), init=depth)
-        issued = Signal()
+        moves, issued = Signal(), Signal()  # a request is made; one of weights
         # A request is made a cycle before it is shown: grants begin at registers.
         request, granted = Signal(), Signal()
         request_address = Signal(address_bits, reset_less=True)
@@ -89,12 +103,20 @@ class WeightLoader(Cell):
             self.read_valid.eq(request),
             self.read_address.eq(request_address),
             granted.eq(request & self.read_ready),
-            issued.eq(active & (free != 0) & (~request | self.read_ready)),
+            moves.eq(active & (free != 0) & (~request | self.read_ready)),
+            issued.eq(moves & ~group_next),
         ]
-        with m.If(issued):
+        with m.If(moves):
             m.d.sync += [
                 request.eq(1),
-                request_address.eq(base + offset + Mux(transposed, word, words - 1 - word)),
+                request_address.eq(
+                    Mux(
+                        group_next,
+                        group_base + group_number[2:],
+                        base + offset + Mux(transposed, word, words - 1 - word),
+                    )
+                ),
+                group_next.eq(0),
             ]
         with m.Elif(granted):
             m.d.sync += request.eq(0)
@@ -106,7 +128,7 @@ class WeightLoader(Cell):
         with m.If(issued):
             m.d.sync += word.eq(word + 1)
         with m.If(tile_issued):
-            m.d.sync += word.eq(0)
+            m.d.sync += [word.eq(0), group_next.eq(packed)]
             walk.advance(m)
             # Straight: a panel holds W / C tiles along N and runs along K; transposed: W / R tiles
             # along K, and it runs along N.
@@ -116,16 +138,24 @@ class WeightLoader(Cell):
             minor_reset = Mux(transposed, walk.n_reset, walk.k_reset)
             last_sub = Mux(transposed, panel // rows - 1, panel // columns - 1)
             with m.If(major_reset):
-                m.d.sync += [sub.eq(0), base.eq(command.w_addr)]
+                m.d.sync += [
+                    sub.eq(0),
+                    base.eq(command.w_addr),
+                    group_base.eq(command.group_addr),
+                ]
             with m.Elif(major_step):
                 with m.If(sub == last_sub):
-                    m.d.sync += [sub.eq(0), base.eq(base + command.w_stride)]
+                    m.d.sync += [
+                        sub.eq(0),
+                        base.eq(base + command.w_stride),
+                        group_base.eq(group_base + command.group_stride),
+                    ]
                 with m.Else():
                     m.d.sync += sub.eq(sub + 1)
             with m.If(minor_reset):
-                m.d.sync += offset.eq(0)
+                m.d.sync += [offset.eq(0), k_row.eq(0)]
             with m.Elif(minor_step):
-                m.d.sync += offset.eq(offset + words)
+                m.d.sync += [offset.eq(offset + words), k_row.eq(k_row + rows)]
             with m.If(walk.last):
                 m.d.sync += active.eq(0)
         with m.If(self.command_valid & self.command_ready):
@@ -136,18 +166,26 @@ class WeightLoader(Cell):
                 sub.eq(0),
                 base.eq(incoming.w_addr),
                 offset.eq(0),
+                group_next.eq(incoming_packed),
+                group_base.eq(incoming.group_addr),
+                k_row.eq(0),
             ]
 
         # What comes back, with what is to be done with it.
-        note_shape = data.StructLayout({"sub": sub_bits, "transposed": 1, "last": 1})
+        note_shape = data.StructLayout(
+            {"sub": sub_bits, "transposed": 1, "last": 1, "packed": 1, "group": 1, "quarter": 2}
+        )
         note = Signal(note_shape)
         m.d.comb += [
             note.sub.eq(sub),
             note.transposed.eq(transposed),
             note.last.eq(word == words - 1),
+            note.packed.eq(packed),
+            note.group.eq(group_next),
+            note.quarter.eq(group_number[:2]),
         ]
         request_note = Signal(note_shape.size, reset_less=True)
-        with m.If(issued):
+        with m.If(moves):
             m.d.sync += request_note.eq(note.as_value())
         arrived, arrived_note = granted, request_note
         for stage in range(SP_READ_LATENCY):
@@ -158,7 +196,27 @@ class WeightLoader(Cell):
         m.submodules.words = fifo = SyncFIFOBuffered(width=word_bits + note_shape.size, depth=depth)
         head = data.View(note_shape, fifo.r_data[word_bits:])
         head_word = fifo.r_data[:word_bits]
-        m.d.comb += [fifo.w_en.eq(arrived), fifo.w_data.eq(Cat(self.read_data, arrived_note))]
+        came = data.View(note_shape, arrived_note)
+        m.d.comb += [
+            fifo.w_en.eq(arrived & ~came.group),
+            fifo.w_data.eq(Cat(self.read_data, arrived_note)),
+        ]
+        # A tile's group scales wait beside the weights; there are never more tiles than words.
+        group_bits = 4 * columns
+        m.submodules.groups = group_fifo = SyncFIFOBuffered(
+            width=groups * group_bits, depth=depth + 1
+        )
+        m.d.comb += [
+            group_fifo.w_en.eq(arrived & came.group),
+            group_fifo.w_data.eq(
+                Cat(
+                    self.read_data.word_select((came.quarter + index)[:2], 4 * panel).word_select(
+                        came.sub, group_bits
+                    )
+                    for index in range(groups)
+                )
+            ),
+        ]
         popped = Signal()
         m.d.comb += [popped.eq(fifo.r_en & fifo.r_rdy)]
         with m.If(issued & ~popped):
@@ -167,8 +225,7 @@ class WeightLoader(Cell):
             m.d.sync += free.eq(free + 1)
 
         # Complete straight tiles in the queue; counted late enough for its output to keep up.
-        stored = arrived & data.View(note_shape, arrived_note).last
-        stored &= ~data.View(note_shape, arrived_note).transposed
+        stored = arrived & came.last & ~came.transposed & ~came.group
         stored1, stored2 = Signal(), Signal()
         m.d.sync += [stored1.eq(stored), stored2.eq(stored1)]
         tiles = Signal(range(depth + 1))
@@ -261,7 +318,7 @@ class WeightLoader(Cell):
                 from_transposer.eq(start_transposed),
                 shadow_free.eq(0),
             ]
-        straight_pop = shifting & ~from_transposer & row[0]
+        straight_pop = shifting & ~from_transposer & row[0] & (row[1] | ~head.packed)
         m.d.comb += fifo.r_en.eq(straight_pop | (writes & (column[0] == 1)))
 
         transposer_row = Signal(8 * columns)
@@ -284,14 +341,37 @@ class WeightLoader(Cell):
         transposed1 = Signal(reset_less=True)
         row1 = Signal(range(rows), reset_less=True)
         straight_half = Mux(row[0], head_word[: 8 * panel], head_word[8 * panel :])
+        straight_quarter = head_word.word_select(~row[:2], 4 * panel)
+        packed1 = Signal(reset_less=True)
+        group1 = Signal(group_bits, reset_less=True)
+        m.d.comb += group_fifo.r_en.eq(done & ~from_transposer & head.packed)
+        row_group = ~row[(GROUP_ROWS - 1).bit_length() :] if groups > 1 else 0
+        expanded = [
+            straight1.word_select(index, 4).as_signed() * group1.word_select(index, 4)
+            for index in range(columns)
+        ]
         bytes2 = Signal(8 * columns, reset_less=True)
         m.d.sync += [
-            straight1.eq(straight_half.word_select(head.sub, 8 * columns)),
+            straight1.eq(
+                Mux(
+                    head.packed,
+                    straight_quarter.word_select(head.sub, 4 * columns),
+                    straight_half.word_select(head.sub, 8 * columns),
+                )
+            ),
+            packed1.eq(head.packed),
+            group1.eq(group_fifo.r_data.word_select(row_group, group_bits)),
             shift1.eq(shifting),
             transposed1.eq(from_transposer),
             row1.eq(row),
             shift2.eq(shift1),
-            bytes2.eq(Mux(transposed1, transposer_row, straight1)),
+            bytes2.eq(
+                Mux(
+                    transposed1,
+                    transposer_row,
+                    Mux(packed1, Cat(value[:8] for value in expanded), straight1),
+                )
+            ),
         ]
         rows2 = Signal(rows)
         m.d.sync += rows2.eq(

@@ -12,7 +12,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.cells import Cell
-from hw.commands import Function, Mul, Post, Pre, Source
+from hw.commands import SYM16_MAX, Function, Mul, Post, Pre, Source
 from hw.commands import Out as OutFormat
 from hw.memories.row_table import F1_BITS, FACTOR_BITS
 from hw.tables import ACTIVATIONS, EXP2, EXP2_FRACTION_BITS, EXP2_LG
@@ -29,7 +29,10 @@ STAGE_MASK = 22
 LANE_LATENCY = 23
 """Cycles from the operands to the output."""
 
+V_BITS = 44
 A_BITS = 45
+BASE_BITS = 46
+MAXIMUM_BITS = 44
 ROM_VALUE = 18
 ROM_SLOPE = 13
 
@@ -67,7 +70,7 @@ class Lane(Cell):
 
     Attributes
     ----------
-    acc : s32, accumulator (stage 0)
+    acc : s32, accumulator (stage 0); take_acc : it is there; more : it follows a higher part
     operand : s16, scratchpad element or channel parameter (stage 0)
     pre_multiplier : u16, F[m] or N (stage 1)
     f1 : row maximum or S1 (stage 3)
@@ -78,7 +81,7 @@ class Lane(Cell):
     source, pre, mul, bias, function, post, out, shift1, shift2 : the command's
     keep : 1 valid column, 0 written as zero (stage 22)
     result : s17, the output as it counts in statistics (stage 23)
-    maximum : s34, base, for the row maximum (stage 23)
+    maximum : s44, base, for the row maximum (stage 23)
     """
 
     def __init__(self, *, functions: tuple[str, ...]) -> None:
@@ -87,6 +90,8 @@ class Lane(Cell):
         super().__init__(
             {
                 "acc": In(signed(32)),
+                "take_acc": In(1),
+                "more": In(1),
                 "operand": In(signed(16)),
                 "pre_multiplier": In(16),
                 "f1": In(signed(F1_BITS)),
@@ -103,12 +108,12 @@ class Lane(Cell):
                 "bias": In(1),
                 "function": In(3),
                 "post": In(2),
-                "out": In(2),
+                "out": In(3),
                 "shift1": In(6),
                 "shift2": In(6),
                 "keep": In(1),
                 "result": Out(signed(17)),
-                "maximum": Out(signed(34)),
+                "maximum": Out(signed(MAXIMUM_BITS)),
             }
         )
 
@@ -148,11 +153,16 @@ class Lane(Cell):
             m.d.sync += channel.eq(operand[STAGE_CHANNEL])
 
         # 0 … 3: source, first multiplier, a.
-        v1 = register("v1", signed(32), Mux(self.source == Source.SP, operand[0], self.acc))
-        product2 = register("product2", signed(49), v1 * self.pre_multiplier)
-        v2 = register("v2", signed(32), v1)
+        v1 = Signal(signed(V_BITS), reset_less=True)
+        with m.If(self.source == Source.SP):
+            m.d.sync += v1.eq(operand[0])
+        with m.Elif(self.take_acc):
+            m.d.sync += v1.eq(Mux(self.more, v1 << 8, 0) + self.acc)
+        # Row scales and centering are for one part.
+        product2 = register("product2", signed(49), v1[:32].as_signed() * self.pre_multiplier)
+        v2 = register("v2", signed(V_BITS), v1)
         product3 = register("product3", signed(49), product2)
-        v3 = register("v3", signed(32), v2)
+        v3 = register("v3", signed(V_BITS), v2)
         a = Signal(signed(A_BITS))
         with m.Switch(self.pre):
             with m.Case(Pre.ROW_SCALE):
@@ -191,16 +201,20 @@ class Lane(Cell):
         fine8 = register("fine8", signed(wide + 1), coarse7 >> shift7)
         rounded8 = Signal(signed(wide + 1))
         m.d.comb += rounded8.eq((fine8 >> 1) + fine8[0])
-        t9 = register("t9", signed(32), saturate(rounded8, 32))
+        t9 = register(
+            "t9",
+            signed(A_BITS),
+            Mux(self.mul == Mul.NONE, rounded8[:A_BITS].as_signed(), saturate(rounded8, 32)),
+        )
 
         # 9, 10: base and w.
         base = delay(
             "base",
-            register("base_10", signed(34), t9 + Mux(self.bias, bias_word, 0)),
+            register("base_10", signed(BASE_BITS), t9 + Mux(self.bias, bias_word, 0)),
             10,
             STAGE_MASK,
         )
-        rounded10 = Signal(signed(34))
+        rounded10 = Signal(signed(BASE_BITS))
         m.d.comb += rounded10.eq(Mux(self.bias, (base[10] + 128) >> 8, base[10]))
         w = delay("w", register("w_11", signed(16), saturate(rounded10, 16)), 11, 14)
         # u of EXP2: octave (32 and more give 0, as a negative u does) and fraction.
@@ -297,26 +311,39 @@ class Lane(Cell):
         product17 = register("product17", signed(33), product16)
         shift17 = Mux(residual, self.shift1, 0)
         parts18 = register("parts18", signed(34), rsh_parts(product17, shift17))
-        addend = Signal(signed(34))
+        addend = Signal(signed(BASE_BITS))
         with m.If(residual):
             m.d.comb += addend.eq(base[18])
         with m.Elif(affine):
             m.d.comb += addend.eq(bias_word)
-        sum19 = register("sum19", signed(36), addend + (parts18 >> 1) + parts18[0])
-        parts20 = register("parts20", signed(37), rsh_parts(sum19, self.shift2))
-        y21 = register("y21", signed(36), (parts20 >> 1) + parts20[0])
-        y = Signal(signed(36))
+        sum_bits = BASE_BITS + 2
+        sum19 = register("sum19", signed(sum_bits), addend + (parts18 >> 1) + parts18[0])
+        parts20 = register("parts20", signed(sum_bits + 1), rsh_parts(sum19, self.shift2))
+        y21 = register("y21", signed(sum_bits), (parts20 >> 1) + parts20[0])
+        y = Signal(signed(sum_bits))
         m.d.comb += y.eq(Mux(self.post == Post.NONE, g[21], y21))
         out22 = Signal(signed(17), reset_less=True)
+        symmetric = Signal(signed(16))
+        m.d.comb += symmetric.eq(
+            Mux(y > SYM16_MAX, SYM16_MAX, Mux(y < -SYM16_MAX, -SYM16_MAX, y[:16].as_signed()))
+        )
         with m.Switch(self.out):
             with m.Case(OutFormat.S8):
                 m.d.sync += out22.eq(saturate(y, 8))
             with m.Case(OutFormat.U8):
                 m.d.sync += out22.eq(Mux(y < 0, 0, Mux(y[8:].any(), 255, y[:8])))
+            with m.Case(OutFormat.SYM16):
+                m.d.sync += out22.eq(symmetric)
+            with m.Case(OutFormat.HIGH):
+                m.d.sync += out22.eq((symmetric + 128) >> 8)
+            with m.Case(OutFormat.LOW):
+                m.d.sync += out22.eq(symmetric[:8].as_signed())
+            with m.Case(OutFormat.WRAP16):
+                m.d.sync += out22.eq(base[21][:16].as_signed())
             with m.Default():
                 m.d.sync += out22.eq(saturate(y, 16))
         m.d.comb += [
             self.result.eq(register("out23", signed(17), Mux(self.keep, out22, 0))),
-            self.maximum.eq(register("base_23", signed(34), base[STAGE_MASK])),
+            self.maximum.eq(register("base_23", signed(MAXIMUM_BITS), base[STAGE_MASK])),
         ]
         return m

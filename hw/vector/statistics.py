@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from hw.cells import Cell
 from hw.commands import Stat
 from hw.memories.row_table import F1_BITS, F2_BITS
+from hw.vector.lane import MAXIMUM_BITS
 
 LEVELS_A_STAGE = 2
 SQUARE_BITS = 34
@@ -33,7 +34,7 @@ class Statistics(Cell):
     ----------
     valid : an item enters
     results : L × s17, invalid columns zero
-    maxima : L × s34; keep : L, columns that count in the maximum
+    maxima : L × s44; keep : L, columns that count in the maximum
     start : statistics of this row start anew
     stat_op, magnitude : the command's
     stat_address, scale_address : rows of this item
@@ -48,7 +49,7 @@ class Statistics(Cell):
             {
                 "valid": In(1),
                 "results": In(17 * lanes),
-                "maxima": In(34 * lanes),
+                "maxima": In(MAXIMUM_BITS * lanes),
                 "keep": In(lanes),
                 "start": In(1),
                 "stat_op": In(2),
@@ -98,14 +99,14 @@ class Statistics(Cell):
             return result if a.shape().signed else result.as_unsigned()
 
         magnitudes, sums, squares, maxima = [], [], [], []
-        least = -(1 << 33)
+        least = -(1 << (MAXIMUM_BITS - 1))
         for lane in range(self.lanes):
             value = self.results.word_select(lane, 17).as_signed()
-            base = self.maxima.word_select(lane, 34).as_signed()
+            base = self.maxima.word_select(lane, MAXIMUM_BITS).as_signed()
             magnitude = Signal(16, name=f"magnitude_{lane}", reset_less=True)
             total = Signal(signed(17), name=f"value_{lane}", reset_less=True)
             square = Signal(SQUARE_BITS, name=f"square_{lane}", reset_less=True)
-            maximum = Signal(signed(34), name=f"maximum_{lane}", reset_less=True)
+            maximum = Signal(signed(MAXIMUM_BITS), name=f"maximum_{lane}", reset_less=True)
             m.d.sync += [
                 magnitude.eq(Mux(value < 0, -value, value)),
                 total.eq(value),

@@ -5,7 +5,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from hw.cells import Cell, place
-from hw.commands import Mul, Opcode, Post, Pre
+from hw.commands import BYTE_OUTS, Mul, Opcode, Post, Pre
 from hw.commands import Out as OutFormat
 from hw.config import Config
 from hw.layouts import command_layout
@@ -160,6 +160,7 @@ class VectorUnit(Cell):
         in_panel = Signal(16, reset_less=True)
         par_panel = Signal(16, reset_less=True)
         acc_tile = Signal(16, reset_less=True)
+        acc_region = Signal(16, reset_less=True)  # of this part
 
         parameter = Signal()
         number = Signal(range(5))
@@ -168,6 +169,8 @@ class VectorUnit(Cell):
             with m.If(left[index]):
                 m.d.comb += number.eq(index)
         from_sp = command.source == 1
+        part = Signal(range(3))
+        last_part = from_sp | (part == command.parts)
         last_row = row + 1 == command.m
         last_group_of_panel = group == panel // lanes - 1
         last_group_of_tile = tile_group == columns // lanes - 1
@@ -182,6 +185,8 @@ class VectorUnit(Cell):
                     "row": 16,
                     "first_row": 1,
                     "last_row": 1,
+                    "more": 1,
+                    "last_part": 1,
                     "last": 1,
                     "group": len(group),
                     "tile_group": len(tile_group),
@@ -199,13 +204,15 @@ class VectorUnit(Cell):
         acc_free = ~item.needs_acc | self.acc_read_ready
         sp_free = ~item.needs_sp | self.sp_read_ready
         issue = Signal()
-        issue_row = Signal()
+        issue_row = Signal()  # a part of a row
+        issue_value = Signal()  # the last one
         last_issue = Signal()
         advance = Signal()
         m.d.comb += [
             issue.eq(item_valid & pace & acc_free & sp_free),
             self.acc_read_valid.eq(issue & item.needs_acc),
             issue_row.eq(issue & ~item.parameter),
+            issue_value.eq(issue_row & item.last_part),
             last_issue.eq(issue & item.last),
             advance.eq(generating & (~item_valid | issue)),
         ]
@@ -225,21 +232,31 @@ class VectorUnit(Cell):
                 item.row.eq(row),
                 item.first_row.eq(row == 0),
                 item.last_row.eq(last_row),
-                item.last.eq(~parameter & last_row & last_group),
+                item.more.eq(part != 0),
+                item.last_part.eq(last_part),
+                item.last.eq(~parameter & last_part & last_row & last_group),
                 item.group.eq(group),
                 item.tile_group.eq(tile_group),
                 item.sp_address.eq(Mux(parameter, par_panel + number, in_panel + row)),
-                item.acc_address.eq(acc_tile + row),
+                item.acc_address.eq(acc_region + row),
             ]
         with m.If(advance & parameter):
             m.d.sync += left.eq(left & (left - 1)[:5])
-        with m.If(advance & ~parameter):
+        next_tile = (acc_tile + command.acc_stride)[:16]
+        with m.If(advance & ~parameter & ~last_part):
+            m.d.sync += [part.eq(part + 1), acc_region.eq(acc_region + command.acc_part)]
+        with m.If(advance & ~parameter & last_part):
+            m.d.sync += [part.eq(0), acc_region.eq(acc_tile)]
             with m.If(~last_row):
                 m.d.sync += row.eq(row + 1)
             with m.Else():
                 m.d.sync += [row.eq(0), left.eq(needs)]
                 with m.If(last_group_of_tile):
-                    m.d.sync += [tile_group.eq(0), acc_tile.eq(acc_tile + command.acc_stride)]
+                    m.d.sync += [
+                        tile_group.eq(0),
+                        acc_tile.eq(next_tile),
+                        acc_region.eq(next_tile),
+                    ]
                 with m.Else():
                     m.d.sync += tile_group.eq(tile_group + 1)
                 with m.If(last_group_of_panel):
@@ -272,6 +289,8 @@ class VectorUnit(Cell):
                 in_panel.eq(incoming.in_addr),
                 par_panel.eq(incoming.par_addr),
                 acc_tile.eq(incoming.acc_addr),
+                acc_region.eq(incoming.acc_addr),
+                part.eq(0),
             ]
 
         # --- Operands: the group's lanes of the words, at stage 0 of the lanes.
@@ -283,6 +302,9 @@ class VectorUnit(Cell):
             operands.eq(self.sp_read_data.word_select(group_at_word, 16 * lanes)),
             accs.eq(self.acc_read_data.word_select(tile_at_word, 32 * lanes)),
         ]
+
+        take_acc = delayed("take_acc", issue_row, TO_LANE, reset_less=False)
+        more = delayed("more", item.more, TO_LANE)
 
         # --- Row values, each at the stage that uses it.
         m.d.comb += self.scale_address.eq(command.scale_in + item.row)
@@ -333,7 +355,7 @@ class VectorUnit(Cell):
 
         # --- The output's own counters follow the items.
         arrives = delayed(
-            "arrives", issue_row, TO_LANE + LANE_LATENCY - COUNTERS_AHEAD, reset_less=False
+            "arrives", issue_value, TO_LANE + LANE_LATENCY - COUNTERS_AHEAD, reset_less=False
         )
         out_row = Signal(16)
         out_group = Signal(range(max(2, panel // lanes)))
@@ -360,7 +382,8 @@ class VectorUnit(Cell):
                 with m.If(out_group == panel // lanes - 1):
                     m.d.sync += [out_group.eq(0), out_panel.eq(out_panel + command.out_stride)]
 
-        wide_out = command.out == OutFormat.S16
+        wide_out = Signal()
+        m.d.comb += wide_out.eq(~Cat(command.out == form for form in BYTE_OUTS).any())
         limit = Signal(17, reset_less=True)
         causal_limit = command.row0 + out_row + 1
         m.d.sync += limit.eq(
@@ -403,12 +426,14 @@ class VectorUnit(Cell):
         results, maxima = [], []
         for index in range(lanes):
             result = Signal(signed(17), name=f"result_{index}")
-            maximum = Signal(signed(34), name=f"maximum_{index}")
+            maximum = Signal(signed(stages.MAXIMUM_BITS), name=f"maximum_{index}")
             place(
                 m,
                 f"lane_{index}",
                 self.lane,
                 acc=accs.word_select(index, 32),
+                take_acc=take_acc,
+                more=more,
                 operand=operands.word_select(index, 16),
                 pre_multiplier=pre_multiplier,
                 f1=self.early_f1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw.commands import XMode
+from hw.commands import GROUP_ROWS, WeightFormat, XMode
 from sim import golden
 from sim.golden.products import K_MAX
 from sim.iss.state import State
@@ -32,6 +32,8 @@ def _weights(state: State, f: dict[str, int], k: int, n: int) -> np.ndarray:
     width = state.config.panel
     rows, columns = (n, k) if f["transposed"] else (k, n)
     panels = -(-columns // width)
+    if f["weights"] == WeightFormat.S4 and not f["transposed"]:
+        return _expanded(state, f, k, panels)[:, :n]
     w = state.rows8("w_addr", f["w_addr"], panels, f["w_stride"], rows)[:, :columns].view(np.int8)
     unused = 8 - state.config.weight_bits
     if unused:
@@ -42,6 +44,17 @@ def _weights(state: State, f: dict[str, int], k: int, n: int) -> np.ndarray:
         )
         w = narrow
     return w.T if f["transposed"] else w
+
+
+def _expanded(state: State, f: dict[str, int], k: int, panels: int) -> np.ndarray:
+    """4-bit weights times their group scales, s8 [K, panels · W]."""
+    bits = state.config.weight_bits
+    state.undefined(bits < 8, f"weights S4 with weight_bits = {bits}: 8 is needed")
+    w4 = state.rows4("w_addr", f["w_addr"], panels, f["w_stride"], k)
+    g = state.rows4("group_addr", f["group_addr"], panels, f["group_stride"], -(-k // GROUP_ROWS))
+    w4 = (w4 << 4).view(np.int8) >> 4
+    unused = 8 - bits
+    return w4 * np.repeat(g, GROUP_ROWS, axis=0)[:k].astype(np.int8) << unused >> unused
 
 
 def matmul(state: State, f: dict[str, int]) -> None:

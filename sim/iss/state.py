@@ -122,6 +122,13 @@ class State:
         index = self._halves(name, base, panels, stride, rows)
         return self.sp_halves[index].transpose(1, 0, 2).reshape(rows, -1)
 
+    def rows4(self, name: str, base: int, panels: int, stride: int, rows: int) -> np.ndarray:
+        """A panel matrix of 4 bits, four rows a word, as uint8 [rows, panels · W] of 0 … 15."""
+        quarters = self.sp.reshape(4 * len(self.sp), self.config.panel // 2)
+        index = self.index(name, 4 * base, len(quarters), (panels, 4 * stride), (rows, 1))
+        pairs = quarters[index].transpose(1, 0, 2).reshape(rows, -1, 1)
+        return np.concatenate((pairs & 15, pairs >> 4), axis=-1).reshape(rows, -1)
+
     def put16(self, name: str, base: int, stride: int, values: np.ndarray) -> None:
         """Write [rows, panels · W] as s16 panels."""
         rows, panels = len(values), values.shape[1] // self.config.panel

@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hw.commands import (
+    BYTE_OUTS,
     PARAMETER_ROWS,
+    SYM16_MAX,
     Function,
     Mul,
     Out,
@@ -29,7 +31,11 @@ _BOUNDS = {
     Out.S16: (-32768, 32767),
     Out.S8: (-128, 127),
     Out.U8: (0, 255),
+    Out.SYM16: (-SYM16_MAX, SYM16_MAX),
+    Out.HIGH: (-SYM16_MAX, SYM16_MAX),
+    Out.LOW: (-SYM16_MAX, SYM16_MAX),
 }
+_V_BITS = 44
 _SHIFT_MAX = 61
 _INVERSE = np.zeros(8, dtype=np.int64)
 _INVERSE[list(INVERSE_MANTISSA)] = list(INVERSE_MANTISSA.values())
@@ -69,8 +75,14 @@ class _Vector:
             v = self._operand()
         else:
             count = self.columns // state.config.columns
-            place = state.tiles("acc_addr", f["acc_addr"], count, f["acc_stride"], self.m)
-            v = state.acc[place].transpose(1, 0, 2).reshape(self.m, -1).astype(np.int64)
+            v = np.zeros((self.m, self.columns), dtype=np.int64)
+            for part in range(f["parts"] + 1):
+                first = f["acc_addr"] + part * f["acc_part"]
+                place = state.tiles("acc_addr", first, count, f["acc_stride"], self.m)
+                words = state.acc[place].transpose(1, 0, 2).reshape(self.m, -1)
+                v = (v << 8) + words.astype(np.int64)
+            if f["parts"]:
+                v = _wrap(v, _V_BITS)
         # An invalid element takes part in nothing, so that it may be anything.
         return self._zero_invalid(v)
 
@@ -113,13 +125,13 @@ class _Vector:
         exponent: Int64 | int = 8
         if pre == Pre.ROW_SCALE:
             mantissa, e = golden.row_scale(state.magnitudes("scale_in", f["scale_in"], self.m))
-            a = golden.rsh(v * _INVERSE[mantissa][:, None], 7)
+            a = golden.rsh(_wrap(v, 32) * _INVERSE[mantissa][:, None], 7)
             exponent = e.astype(np.int64)[:, None]
         elif pre == Pre.MAX_MINUS:
             a = state.f1[rows][:, None] - v
         elif pre == Pre.CENTER:
             state.undefined(f["imm"] > N_MAX, f"imm of CENTER = {f['imm']}, {N_MAX} at most")
-            a = f["imm"] * v - state.f1[rows][:, None]
+            a = f["imm"] * _wrap(v, 32) - state.f1[rows][:, None]
         a = self._zero_invalid(a)
         if mul == Mul.CHANNEL:
             multiplier = self._parameter(0).view(np.uint16).astype(np.int64)
@@ -130,7 +142,7 @@ class _Vector:
         elif mul == Mul.ROW:
             shift = state.exponent[rows][:, None] + f["shift"]
             a = golden.rsh(a * state.factor[rows][:, None], self._shift(shift, "shift"))
-        return np.clip(a, *_S32)
+        return a if mul == Mul.NONE else np.clip(a, *_S32)
 
     def _function(self, w: Int64, base: Int64) -> Int64:
         name = Function(self.f["function"])
@@ -171,7 +183,9 @@ class _Vector:
             return
         place = state.stat_rows(f["stat"], self.m)
         if stat == Stat.MAX:
-            seen = base if self.valid is None else np.where(self.valid, base, F1_LOWEST)
+            seen = _wrap(base, F1_BITS)
+            if self.valid is not None:
+                seen = np.where(self.valid, seen, F1_LOWEST)
             state.f1[place] = np.maximum(seen.max(axis=1), F1_LOWEST if first else state.f1[place])
             return
         s1, s2 = golden.row_sums(out)
@@ -191,11 +205,19 @@ class _Vector:
             w = golden.rsh(base, 8)
         g = self._function(np.clip(w, *_BOUNDS[Out.S16]), base)
         form = Out(f["out"])
-        out = self._zero_invalid(np.clip(self._output(base, g), *_BOUNDS[form]))
-        if form == Out.S16:
-            self.state.put16("out_addr", f["out_addr"], f["out_stride"], out)
-        elif form != Out.NONE:
+        if form == Out.WRAP16:
+            out = _wrap(base, 16)
+        else:
+            out = np.clip(self._output(base, g), *_BOUNDS[form])
+        if form == Out.HIGH:
+            out = out + 128 >> 8
+        elif form == Out.LOW:
+            out = _wrap(out, 8)
+        out = self._zero_invalid(out)
+        if form in BYTE_OUTS:
             self.state.put8("out_addr", f["out_addr"], f["out_stride"], out)
+        elif form != Out.NONE:
+            self.state.put16("out_addr", f["out_addr"], f["out_stride"], out)
         self._statistics(base, out)
 
 

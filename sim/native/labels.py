@@ -40,7 +40,7 @@ _LABELS: tuple[tuple[str, type[enum.IntEnum], int, str], ...] = (
     ("matmul_mode", XMode, 3, _slice("dispatch_matmul_command", Opcode.MATMUL, "mode")),
     ("vector_function", Function, 3, _slice("dispatch_vector_command", Opcode.VECTOR, "function")),
     ("vector_post", Post, 2, _slice("dispatch_vector_command", Opcode.VECTOR, "post")),
-    ("vector_out", Out, 2, _slice("dispatch_vector_command", Opcode.VECTOR, "out")),
+    ("vector_out", Out, 3, _slice("dispatch_vector_command", Opcode.VECTOR, "out")),
     ("row_op", RowOp, 2, _slice("dispatch_vector_command", Opcode.ROW, "op")),
 )
 

@@ -18,21 +18,44 @@ from sim import golden
 from sim.testbenches.cell import Array, Bench
 
 PARAMETERS = ("multiplier", "shift", "bias_low", "bias_high", "channel")
-ITEM = ("acc", "operand", "pre_multiplier", "f1", "row_multiplier", "row_shift", "keep")
 _BOUNDS = {
     Out.NONE: (-32768, 32767),
     Out.S16: (-32768, 32767),
     Out.S8: (-128, 127),
     Out.U8: (0, 255),
+    **dict.fromkeys((Out.SYM16, Out.HIGH, Out.LOW), (-32639, 32639)),
 }
+
+
+def _wrap(value: Array, bits: int) -> Array:
+    return ((value + (1 << bits - 1)) & ((1 << bits) - 1)) - (1 << bits - 1)
+
+
+def whole(parts: Array) -> Array:
+    """The value of accumulator parts, [..., parts], the most significant first; s44."""
+    v = np.zeros(parts.shape[:-1], dtype=np.int64)
+    for part in np.moveaxis(parts, -1, 0):
+        v = (v << 8) + part
+    return _wrap(v, 44)
+
+
+def parts_of(acc: Array, rng: np.random.Generator) -> Array:
+    """Three s32 parts of values, [..., 3], none of them small."""
+    low = rng.integers(-(1 << 26), 1 << 26, acc.shape)
+    middle = rng.integers(-(1 << 26), 1 << 26, acc.shape)
+    low += (acc - low) & 255
+    rest = acc - low >> 8
+    middle += (rest - middle) & 255
+    return np.stack((rest - middle >> 8, middle, low), axis=-1)
 
 
 @dataclass
 class Group:
     """Elements with the channel's parameters before them.
 
-    Parameters of value None are not sent. Items are arrays by the names of `ITEM`; those left out
-    are 0, `keep` is 1.
+    Parameters of value None are not sent. Items are arrays by the names of the lane's inputs;
+    those left out are 0, `keep` is 1. `parts`, [..., n], stands for `acc` where values have
+    several.
     """
 
     multiplier: int | None = None
@@ -54,9 +77,13 @@ async def stream(
     """Results and maxima of each group's elements; the groups follow each other without a gap."""
     latency, stages = bench.values["latency"], bench.values["stages"]
     sizes = [len(next(iter(group.items.values()))) for group in groups if group.items]
-    length = sum(sizes) + sum(len(group.parameters()) for group in groups) + latency
+    length = 3 * sum(sizes) + sum(len(group.parameters()) for group in groups) + latency
     used = {"operand"} | {name for group in groups for name in group.items or {}}
+    used = (used - {"parts"}) | {"acc", "more", "take_acc"}
     inputs = {name: np.zeros(length, dtype=np.int64) for name in used}
+    if switches.get("source", Source.ACC) == Source.ACC:
+        # What is not taken must not matter.
+        inputs["acc"][:] = bench.rng.integers(-(1 << 31), 1 << 31, length)
     takes = {
         f"take_{name}": np.zeros(length, dtype=np.int64)
         for group in groups
@@ -71,40 +98,50 @@ async def stream(
             takes[f"take_{name}"][at + stage] = 1
             at += 1
         assert group.items
-        for name, values in group.items.items():
+        items = dict(group.items)
+        each = 1
+        if "parts" in items:
+            parts = items.pop("parts")
+            each = parts.shape[-1]
+            items["acc"] = parts.ravel()
+            inputs["more"][at : at + size * each] = np.arange(size * each) % each != 0
+        inputs["take_acc"][at : at + size * each] = 1
+        for name, values in items.items():
             first = at + stages[name]
-            inputs[name][first : first + size] = values
-        places.append((at, size))
-        at += size
+            copies = 1 if name == "acc" else each
+            inputs[name][first : first + size * each] = np.repeat(values, copies)
+        # The last part's results count.
+        places.append((at + each - 1, size, each))
+        at += size * each
     defaults = dict.fromkeys(bench.values["inputs"], 0)
     await bench.tick(**{**defaults, "keep": 1, **switches})
     found = await bench.play({**inputs, **takes}, ["result", "maximum"])
     result, maximum = (np.array(found[name], dtype=np.int64) for name in ("result", "maximum"))
     result = np.where(result >= 1 << 16, result - (1 << 17), result)
-    maximum = np.where(maximum >= 1 << 33, maximum - (1 << 34), maximum)
+    maximum = np.where(maximum >= 1 << 43, maximum - (1 << 44), maximum)
     return [
-        (result[first + latency :][:size], maximum[first + latency :][:size])
-        for first, size in places
+        tuple(found[first + latency :][: size * each : each] for found in (result, maximum))
+        for first, size, each in places
     ]
 
 
 def model(f: dict[str, int], group: Group) -> tuple[Array, Array]:
-    """Result and base by docs/architecture.md, VECTOR."""
+    """Result and base (44 bits) by docs/architecture.md, VECTOR."""
     assert group.items
     channel = group.channel or 0
-    item = {name: np.asarray(group.items[name], dtype=np.int64) for name in ITEM}
-    v = item["operand"] if f["source"] == Source.SP else item["acc"]
+    item = {name: np.asarray(value, dtype=np.int64) for name, value in group.items.items()}
+    v = item["operand"] if f["source"] == Source.SP else whole(item["parts"])
     a = {
         Pre.NONE: lambda: v,
-        Pre.ROW_SCALE: lambda: golden.rsh(v * item["pre_multiplier"], 7),
+        Pre.ROW_SCALE: lambda: golden.rsh(_wrap(v, 32) * item["pre_multiplier"], 7),
         Pre.MAX_MINUS: lambda: item["f1"] - v,
-        Pre.CENTER: lambda: item["pre_multiplier"] * v - item["f1"],
+        Pre.CENTER: lambda: item["pre_multiplier"] * _wrap(v, 32) - item["f1"],
     }[Pre(f["pre"])]()
     if f["mul"] == Mul.CHANNEL:
         a = golden.rsh(a * (group.multiplier or 0), (group.shift or 0) - item["row_shift"])
     elif f["mul"] != Mul.NONE:
         a = golden.rsh(a * item["row_multiplier"], item["row_shift"])
-    t = np.clip(a, -(1 << 31), (1 << 31) - 1)
+    t = a if f["mul"] == Mul.NONE else np.clip(a, -(1 << 31), (1 << 31) - 1)
     base = t + (group.bias or 0) if f["bias"] else t
     w = np.clip(golden.rsh(base, 8) if f["bias"] else t, -32768, 32767)
     function = Function(f["function"])
@@ -124,7 +161,16 @@ def model(f: dict[str, int], group: Group) -> tuple[Array, Array]:
         y = golden.rsh(g * channel, s2)
     else:
         y = g
-    return np.where(item["keep"], np.clip(y, *_BOUNDS[Out(f["out"])]), 0), base
+    form = Out(f["out"])
+    if form == Out.WRAP16:
+        out = _wrap(base, 16)
+    else:
+        out = np.clip(y, *_BOUNDS[form])
+    if form == Out.HIGH:
+        out = out + 128 >> 8
+    elif form == Out.LOW:
+        out = _wrap(out, 8)
+    return np.where(item["keep"], out, 0), _wrap(base, 44)
 
 
 def _any(rng: np.random.Generator, bits: int, count: int) -> Array:
@@ -147,13 +193,14 @@ def _random_group(bench: Bench, f: dict[str, int], count: int) -> Group:
         if f["pre"] == Pre.ROW_SCALE
         else rng.integers(1, 4097, count)
     )
+    parts = int(rng.choice([1, 1, 2, 3]))
     return Group(
         multiplier=int(rng.integers(1 << 16)),
         shift=int(rng.integers(9, 62)),
         bias=int(_any(rng, 30, 1)[0] if f["bias"] else _any(rng, 32, 1)[0]),
         channel=int(_any(rng, 16, 1)[0]) & 0xFFFF,
         items={
-            "acc": _any(rng, 32, count),
+            "parts": _any(rng, 32, count * parts).reshape(count, parts),
             "operand": _any(rng, 16, count),
             "pre_multiplier": pre,
             "f1": _any(rng, 44, count),
@@ -231,20 +278,25 @@ async def requantize(dut: Any) -> None:
             _same(result, v[f"{name}_{y}"][:, c], f"{name}_{y}, channel {c}")
 
     name = "requant_static"
-    acc = v[f"{name}_acc"]
-    fits = acc == acc.astype(np.int32)
-    assert fits.any(axis=0).all()
+    parts = parts_of(v[f"{name}_acc"], bench.rng)
     groups = [
         Group(
             **channel(name, c),
-            items={"acc": acc[fits[:, c], c], "row_shift": np.full(fits[:, c].sum(), 8)},
+            items={"parts": parts[:, c], "row_shift": np.full(len(parts), 8)},
         )
         for c in range(32)
     ]
-    for out, y in ((Out.S8, "y8"), (Out.S16, "y16")):
+    high, low = golden.balanced_bytes(v[f"{name}_ysym"])
+    for out, wanted in (
+        (Out.S8, v[f"{name}_y8"]),
+        (Out.S16, v[f"{name}_y16"]),
+        (Out.SYM16, v[f"{name}_ysym"]),
+        (Out.HIGH, high),
+        (Out.LOW, low),
+    ):
         f_static = {**f, "pre": Pre.NONE, "out": out}
         for c, (result, _) in enumerate(await stream(bench, f_static, groups)):
-            _same(result, v[f"{name}_{y}"][fits[:, c], c], f"{name}_{y}, channel {c}")
+            _same(result, wanted[:, c], f"{name}, {out.name}, channel {c}")
 
     name = "residual"
     for i in range(5):
@@ -273,7 +325,9 @@ async def softmax_and_context(dut: Any) -> None:
     await bench.start(keep=1)
     v = dict(np.load(bench.values["vectors"]))
     acc = v["softmax_acc"]
-    items: dict[str, list[Array]] = {name: [] for name in ITEM if name != "operand"}
+    names = ("f1", "row_multiplier", "row_shift", "keep", "pre_multiplier")
+    items: dict[str, list[Array]] = {name: [] for name in names}
+    parts: list[Array] = []
     want = []
     for i in range(len(acc)):
         valid = golden.valid_columns(
@@ -282,45 +336,43 @@ async def softmax_and_context(dut: Any) -> None:
             causal=bool(v["softmax_causal"][i]),
             row0=int(v["softmax_row0"][i]),
         )
-        narrow = acc[i].astype(np.int32).astype(np.int64)
-        if not (narrow == acc[i])[valid].all():
-            continue  # of 16-bit operands: combined regions
+        wide = _wrap(acc[i], 44)
+        assert (wide == acc[i])[valid].all()
+        parts.append(parts_of(wide, bench.rng).reshape(-1, 3))
         top = golden.softmax_max(acc[i], valid)
         top = np.where(valid.any(axis=1), top, -(1 << 43))
         for name, value in (
-            ("acc", narrow),
             ("f1", top[:, None]),
             ("row_multiplier", v["softmax_Ms"][i]),
             ("row_shift", v["softmax_shs"][i]),
             ("keep", valid),
             ("pre_multiplier", 0),
         ):
-            items[name].append(np.broadcast_to(value, narrow.shape).ravel().astype(np.int64))
+            items[name].append(np.broadcast_to(value, wide.shape).ravel().astype(np.int64))
         want.append(v["softmax_e8"][i].ravel())
-    assert len(want) > 8
     f: dict[str, int] = {
         "pre": Pre.MAX_MINUS,
         "mul": Mul.IMMEDIATE,
         "function": Function.EXP2,
         "out": Out.U8,
     }
-    group = Group(items={name: np.concatenate(parts) for name, parts in items.items()})
+    items["parts"] = parts
+    group = Group(items={name: np.concatenate(values) for name, values in items.items()})
     _same((await stream(bench, f, [group]))[0][0], np.concatenate(want), "softmax_e8")
 
     for name, extra in (("context", 8), ("context16", 15)):
         o, den = v[f"{name}_o"].astype(np.int64), v[f"{name}_den"]
         n, recip = golden.reciprocal(den)
-        fits = o == o.astype(np.int32)
-        wide = np.ones_like(o)
+        ones = np.ones_like(o)
         group = Group(
             items={
-                "acc": o[fits],
-                "row_multiplier": (wide * recip[:, None])[fits],
-                "row_shift": (wide * n[:, None] + extra)[fits],
+                "parts": parts_of(o, bench.rng).reshape(-1, 3),
+                "row_multiplier": (ones * recip[:, None]).ravel(),
+                "row_shift": (ones * n[:, None] + extra).ravel(),
             }
         )
         found = await stream(bench, {"mul": Mul.ROW, "out": Out.S16}, [group])
-        _same(found[0][0], v[f"{name}_ctx"][fits], name)
+        _same(found[0][0], v[f"{name}_ctx"].ravel(), name)
 
     for row, shift in enumerate(v["smooth_sG"].tolist()):
         groups = [

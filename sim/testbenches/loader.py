@@ -10,7 +10,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hw.commands import Opcode
+from hw.commands import GROUP_ROWS, Opcode, WeightFormat
 from hw.config import Config
 from sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command, unpack
 
@@ -28,9 +28,24 @@ def tiles_of(f: dict[str, int], config: Config) -> Iterator[tuple[int, int]]:
         yield from ((k, n) for n in range(f["nt"]) for k in range(f["kt"]))
 
 
+def _packed(f: dict[str, int]) -> bool:
+    return f.get("weights") == WeightFormat.S4 and not f["transposed"]
+
+
 def tile(halves: np.ndarray, f: dict[str, int], config: Config, k: int, n: int) -> np.ndarray:
     """Stationary tile [R, C] as docs/architecture.md places it; `halves` are rows of W bytes."""
     rows, columns, panel = config.rows, config.columns, config.panel
+    if _packed(f):
+        nibbles = np.stack((halves & 15, halves >> 4 & 15), axis=-1).reshape(-1, panel)
+        lanes = slice(n % (panel // columns) * columns, None)
+
+        def quarters(name: str, index: np.ndarray) -> np.ndarray:
+            word = f[f"{name}_addr"] + n // (panel // columns) * f[f"{name}_stride"]
+            return nibbles[(4 * word + index) % len(nibbles)][:, lanes][:, :columns]
+
+        k_rows = k * rows + np.arange(rows)
+        w4 = (quarters("w", k_rows) ^ 8) - 8
+        return (w4 * quarters("group", k_rows // GROUP_ROWS)).astype(np.int8)
 
     def part(index: int, size: int, first: int, count: int) -> np.ndarray:
         per = panel // size
@@ -53,6 +68,10 @@ def _random_command(rng: np.random.Generator, config: Config) -> dict[str, int]:
         "transposed": int(rng.integers(2)),
         "k_outer": int(rng.integers(2)),
     }
+    if config.weight_bits == 8 and rng.random() < 0.5:
+        f["weights"] = int(WeightFormat.S4)
+        f["group_addr"], f["group_stride"] = rng.integers(config.sp_words, size=2).tolist()
+        f["kt"] = int(rng.integers(1, 2 + 4 * GROUP_ROWS // config.rows))
     if rng.random() < 0.15:
         f[str(rng.choice(["m", "kt", "nt"]))] = 0
     return f
@@ -142,7 +161,9 @@ async def _run(
     assert not array.ready
     assert not array.swaps
     words = sum(
-        (config.columns if f["transposed"] else config.rows) // 2
+        1 + config.rows // 4
+        if _packed(f)
+        else (config.columns if f["transposed"] else config.rows) // 2
         for f in commands
         for _ in tiles_of(f, config)
     )
@@ -172,15 +193,19 @@ async def pace(dut: Any) -> None:
     bench = Bench(dut)
     config = bench.config
     await bench.start()
-    for transposed in (0, 1):
+    for transposed, weights in ((0, 0), (1, 0), (0, 1)):
+        if weights and config.weight_bits < 8:
+            continue
         f = {"m": 1, "kt": 6, "nt": 6, "w_addr": 0, "w_stride": 8, "k_outer": 0}
-        array = await _run(bench, [{**f, "transposed": transposed}], refuse=0.0, patience=0)
+        f |= {"transposed": transposed, "weights": weights, "group_addr": 1, "group_stride": 0}
+        array = await _run(bench, [f], refuse=0.0, patience=0)
         period = np.diff(array.issues[4:])
         least = max(config.rows, config.columns) if transposed else config.rows
         # At R = 4 the swap of a tile comes too late for the next but one.
         bound = 9 if config.rows == 4 else least
-        print(f"{config.name}, transposed {transposed}: a tile each {period.max()} cycles")
-        assert period.max() <= max(bound, least), period
+        kind = "transposed" if transposed else WeightFormat(weights).name
+        print(f"{config.name}, {kind}: a tile each {period.max()} cycles")
+        assert period.max() <= max(bound, least), (kind, period)
 
 
 @cocotb.test

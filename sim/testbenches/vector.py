@@ -11,7 +11,21 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hw.commands import LAYOUTS, PARAMETER_ROWS, Function, Mul, Opcode, Out, Post, Pre, RowOp, Stat
+from hw.commands import (
+    BYTE_OUTS,
+    LAYOUTS,
+    PARAMETER_ROWS,
+    Function,
+    Mul,
+    Opcode,
+    Out,
+    Parts,
+    Post,
+    Pre,
+    RowOp,
+    Source,
+    Stat,
+)
 from sim import golden
 from sim.iss.state import State, UndefinedError
 from sim.iss.vector import row, vector
@@ -136,7 +150,8 @@ class VectorBench:
             assert last + 2 <= done + 1, f"{what} written in {last}, done in {done}"
         if opcode == Opcode.VECTOR:
             columns = f["panels"] * bench.config.panel
-            assert flags["busy"] == f["m"] * columns // bench.config.lanes, flags
+            parts = 1 if f["source"] == Source.SP else f["parts"] + 1
+            assert flags["busy"] == parts * f["m"] * columns // bench.config.lanes, flags
         ACTIONS[opcode](self.state, f)
         self.compare(f"{opcode.name} { ({k: v for k, v in f.items() if v}) }")
 
@@ -225,6 +240,8 @@ def random_vector(bench: Bench, parameters: int) -> Fields:
         "magnitude": int(rng.integers(2)),
         "first": int(rng.integers(2)),
         "causal": int(rng.random() < 0.3),
+        "parts": int(rng.choice([Parts.ONE, Parts.ONE, Parts.TWO, Parts.THREE])),
+        "acc_part": int(rng.integers(config.acc_words)),
     }
     if f["post"] == Post.AFFINE:
         f["bias"] = 0
@@ -232,7 +249,9 @@ def random_vector(bench: Bench, parameters: int) -> Fields:
         f["stat_op"] = int(Stat.SUM)
     if rng.random() < 0.3 and (f["source"] or f["post"] == Post.RESIDUAL):
         # In place: an element is read before it is written.
-        f |= {"out": int(Out.S16), "out_addr": f["in_addr"], "out_stride": f["in_stride"]}
+        if f["out"] in BYTE_OUTS:
+            f["out"] = int(Out.S16)
+        f |= {"out_addr": f["in_addr"], "out_stride": f["in_stride"]}
     else:
         f["in_addr"] = int(rng.integers(parameters // 2, most)) if most > parameters // 2 else 0
         f["out_addr"] = int(rng.integers(max(1, parameters // 2 - 3 * 16)))
@@ -289,7 +308,7 @@ async def short_groups(dut: Any) -> None:
             for first in (0, 1):
                 f = random_vector(bench, parameters)
                 f |= {"m": m, "panels": 2, "valid": 2 * bench.config.panel, "causal": 0}
-                f |= {"pre": 0, "mul": 0, "bias": 0, "function": 0, "post": 0}
+                f |= {"pre": 0, "mul": 0, "bias": 0, "function": 0, "post": 0, "parts": 0}
                 f |= {"stat_op": stat, "first": first, "magnitude": 1}
                 f |= {"source": int(stat == Stat.MOMENTS), "out": int(Out.S16), "out_addr": 0}
                 f["in_addr"] = 64

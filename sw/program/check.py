@@ -20,17 +20,20 @@ import numpy as np
 import numpy.typing as npt
 
 from hw.commands import (
+    BYTE_OUTS,
     SCALARS,
     SEMAPHORES,
     TOKEN_MAX,
     Opcode,
     Out,
+    Parts,
     Post,
     Pre,
     RowOp,
     Source,
     Stat,
     Unit,
+    WeightFormat,
 )
 from hw.config import Config
 from hw.encoding import Command, encode, illegal_field
@@ -129,6 +132,14 @@ def _vector(f: Mapping[str, int]) -> Iterable[str]:
     ):
         yield f"scale_out = {f['scale_out']}: {f['m']} rows overlap scale_in = {f['scale_in']}"
 
+    if f["parts"] and f["source"] != Source.ACC:
+        yield f"parts = {Parts(f['parts']).name}: only accumulators have parts"
+
+
+def _matmul(f: Mapping[str, int]) -> Iterable[str]:
+    if f["weights"] == WeightFormat.S4 and f["transposed"]:
+        yield "weights = S4: a transposed operand is S8"
+
 
 def _row(f: Mapping[str, int]) -> Iterable[str]:
     if f["op"] == RowOp.RSQRT:
@@ -141,7 +152,7 @@ def _row(f: Mapping[str, int]) -> Iterable[str]:
 def _in_place(f: Mapping[str, int]) -> bool:
     """Whether the output lies exactly over the operand, element over element."""
     return (
-        f["out"] == Out.S16
+        f["out"] not in BYTE_OUTS
         and f["out_addr"] == f["in_addr"]
         and (f["out_stride"] == f["in_stride"] or f["panels"] == 1)
     )
@@ -311,6 +322,8 @@ class _Checker:
         found = [text] if text else []
         if item.opcode == Opcode.VECTOR:
             found += _vector(fields)
+        elif item.opcode == Opcode.MATMUL:
+            found += _matmul(fields)
         elif item.opcode == Opcode.ROW:
             found += _row(fields)
         ranges = list(_ranges(fields, touched, self.config, self.regions))

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hw.commands import (
+    BYTE_OUTS,
+    GROUP_ROWS,
     PARAMETER_ROWS,
     Mul,
     Opcode,
@@ -24,6 +26,7 @@ from hw.commands import (
     RowOp,
     Source,
     Stat,
+    WeightFormat,
     XMode,
 )
 from hw.config import Config
@@ -187,7 +190,14 @@ def _matmul(out: Footprint, f: Mapping[str, int], config: Config) -> None:
         (SP, _ranges(2 * f["x_addr"], m if bytes_mode else 2 * m, (k_panels, 2 * f["x_stride"])))
     )
     panels, depth = (k_panels, nt * columns) if f["transposed"] else (n_panels, kt * rows)
-    out.reads.append((SP, _ranges(2 * f["w_addr"], depth, (panels, 2 * f["w_stride"]))))
+    if f["weights"] == WeightFormat.S4 and not f["transposed"]:
+        # Four rows a word; the words are read whole.
+        groups = _up(kt * rows, GROUP_ROWS)
+        for name, count in (("w", _up(kt * rows, 4)), ("group", _up(groups, 4))):
+            step = (panels, 2 * f[f"{name}_stride"])
+            out.reads.append((SP, _ranges(2 * f[f"{name}_addr"], 2 * count, step)))
+    else:
+        out.reads.append((SP, _ranges(2 * f["w_addr"], depth, (panels, 2 * f["w_stride"]))))
     if f["mode"] == XMode.SCALED:
         out.reads.append((SCALE, _ranges(f["scale"], m)))
     acc = _ranges(f["acc_addr"], m, (nt, f["acc_stride"]))
@@ -215,7 +225,9 @@ def _vector(out: Footprint, f: Mapping[str, int], config: Config) -> None:
     step = (panels, 2 * f["in_stride"])
     if f["source"] == Source.ACC:
         tiles = panels * config.panel // config.columns
-        out.reads.append((ACC, _ranges(f["acc_addr"], m, (tiles, f["acc_stride"]))))
+        for part in range(f["parts"] + 1):
+            first = f["acc_addr"] + part * f["acc_part"]
+            out.reads.append((ACC, _ranges(first, m, (tiles, f["acc_stride"]))))
     if f["source"] == Source.SP or f["post"] == Post.RESIDUAL:
         out.reads.append((SP, _ranges(2 * f["in_addr"], 2 * m, step)))
     rows = parameter_rows(f)
@@ -229,7 +241,7 @@ def _vector(out: Footprint, f: Mapping[str, int], config: Config) -> None:
     if f["pre"] in (Pre.MAX_MINUS, Pre.CENTER) or f["mul"] == Mul.ROW:
         out.reads.append((STAT, _ranges(f["stat"], m)))
     if f["out"] != Out.NONE:
-        length = 2 * m if f["out"] == Out.S16 else m
+        length = m if f["out"] in BYTE_OUTS else 2 * m
         out.writes.append((SP, _ranges(2 * f["out_addr"], length, (panels, 2 * f["out_stride"]))))
     if f["magnitude"]:
         out.writes.append((SCALE, _ranges(f["scale_out"], m)))

@@ -6,7 +6,19 @@ here. The simulator must agree with it.
 
 import math
 
-from hw.commands import Function, Mul, Opcode, Out, Post, Pre, RowOp, Source, Stat, XMode
+from hw.commands import (
+    Function,
+    Mul,
+    Opcode,
+    Out,
+    Post,
+    Pre,
+    RowOp,
+    Source,
+    Stat,
+    WeightFormat,
+    XMode,
+)
 from hw.config import Config
 from hw.encoding import Command
 
@@ -152,10 +164,20 @@ class Reference:
                     total = acc[lane] if f["accumulate"] else 0
                     n = nt * self.C + lane
                     for k, x in enumerate(xs):
-                        row, column = (n, k) if f["transposed"] else (k, n)
-                        w = self.panel8(f["w_addr"], f["w_stride"], row, column)
-                        total += x * signed(w, self.c.weight_bits)
+                        total += x * signed(self.weight(f, k, n), self.c.weight_bits)
                     acc[lane] = signed(total, 32)
+
+    def panel4(self, address, stride, i, j):
+        byte = self.word(address + j // self.W * stride + i // 4)
+        return byte[(i % 4 * self.W + j % self.W) // 2] >> 4 * (j % 2) & 15
+
+    def weight(self, f, k, n):
+        if f["transposed"]:
+            return self.panel8(f["w_addr"], f["w_stride"], n, k)
+        if f["weights"] != WeightFormat.S4:
+            return self.panel8(f["w_addr"], f["w_stride"], k, n)
+        w4 = self.panel4(f["w_addr"], f["w_stride"], k, n)
+        return signed(w4, 4) * self.panel4(f["group_addr"], f["group_stride"], k // 32, n)
 
     def vector(self, f):
         m, panels, lanes = f["m"], f["panels"], self.c.lanes
@@ -177,7 +199,7 @@ class Reference:
                 stat[1] = 0
         valid = j < f["valid"] and (not f["causal"] or j <= f["row0"] + i)
         base, out = self.value(f, i, j, stat) if valid else (0, 0)
-        if f["out"] == Out.S16:
+        if f["out"] in (Out.S16, Out.SYM16, Out.WRAP16):
             self.put16(f["out_addr"] + p * f["out_stride"] + i, lane, out)
         elif f["out"] != Out.NONE:
             word = self.word(f["out_addr"] + p * f["out_stride"] + i // 2)
@@ -187,7 +209,7 @@ class Reference:
         if f["magnitude"]:
             self.scale[scale_out] = max(self.scale[scale_out], abs(out))
         if f["stat_op"] == Stat.MAX:
-            stat[0] = max(stat[0], base)
+            stat[0] = max(stat[0], signed(base, 44))
         elif f["stat_op"] == Stat.SUM:
             stat[1] = (stat[1] + out) % (1 << 48)
         elif f["stat_op"] == Stat.MOMENTS:
@@ -197,8 +219,11 @@ class Reference:
     def source(self, f, i, j):
         if f["source"] == Source.SP:
             return self.panel16(f["in_addr"], f["in_stride"], i, j)
-        tile = f["acc_addr"] + j // self.C * f["acc_stride"]
-        return self.acc[(tile + i) % self.c.acc_words][j % self.C]
+        v = 0
+        for part in range(f["parts"] + 1):
+            tile = f["acc_addr"] + part * f["acc_part"] + j // self.C * f["acc_stride"]
+            v = 256 * v + self.acc[(tile + i) % self.c.acc_words][j % self.C]
+        return signed(v, 44)
 
     def value(self, f, i, j, stat):
         def parameter(row):
@@ -211,18 +236,18 @@ class Reference:
         a = v
         if f["pre"] == Pre.ROW_SCALE:
             mantissa, less = row_scale(self.scale[(f["scale_in"] + i) % self.c.scale_rows])
-            a = rsh(v * half_up(4 / mantissa * 2**15), 7)
+            a = rsh(signed(v, 32) * half_up(4 / mantissa * 2**15), 7)
         elif f["pre"] == Pre.MAX_MINUS:
             a = stat[0] - v
         elif f["pre"] == Pre.CENTER:
-            a = f["imm"] * v - stat[0]
+            a = f["imm"] * signed(v, 32) - stat[0]
         if f["mul"] == Mul.CHANNEL:
             a = rsh(a * parameter(0), (parameter(1) & 63) - less)
         elif f["mul"] == Mul.IMMEDIATE:
             a = rsh(a * f["imm"], f["shift"])
         elif f["mul"] == Mul.ROW:
             a = rsh(a * stat[2], stat[3] + f["shift"])
-        t = sat(a, 32)
+        t = a if f["mul"] == Mul.NONE else sat(a, 32)
         base = t + bias if f["bias"] else t
         w = sat(rsh(base, 8), 16) if f["bias"] else sat(t, 16)
         g = w
@@ -241,6 +266,12 @@ class Reference:
             y = rsh(g * c, f["shift2"])
         if f["out"] == Out.U8:
             return base, max(0, min(255, y))
+        if f["out"] == Out.WRAP16:
+            return base, signed(base, 16)
+        if f["out"] in (Out.SYM16, Out.HIGH, Out.LOW):
+            y = max(-32639, min(32639, y))
+            low = signed(y, 8)
+            return base, {Out.SYM16: y, Out.HIGH: (y - low) // 256, Out.LOW: low}[f["out"]]
         return base, sat(y, 8 if f["out"] == Out.S8 else 16)
 
     def row(self, f):
