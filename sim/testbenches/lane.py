@@ -119,10 +119,10 @@ async def stream(
     result, maximum = (np.array(found[name], dtype=np.int64) for name in ("result", "maximum"))
     result = np.where(result >= 1 << 16, result - (1 << 17), result)
     maximum = np.where(maximum >= 1 << 43, maximum - (1 << 44), maximum)
-    return [
-        tuple(found[first + latency :][: size * each : each] for found in (result, maximum))
-        for first, size, each in places
+    spans = [
+        slice(first + latency, first + latency + size * each, each) for first, size, each in places
     ]
+    return [(result[span], maximum[span]) for span in spans]
 
 
 def model(f: dict[str, int], group: Group) -> tuple[Array, Array]:

@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=1, metavar="N", help="Seed of the placement [1].")
 @click.option(
-    "--router",
-    type=click.Choice(("router1", "router2")),
-    default="router2",
-    metavar="NAME",
-    help="router1 is slower and a little better, router2 quick [router2].",
-)
-@click.option(
     "--timeout",
     type=click.FloatRange(min=1),
     default=3600.0,
@@ -60,7 +53,6 @@ def command(
     pnr: bool,
     speed: int,
     seed: int,
-    router: str,
     timeout: float,
     output: Path | None,
     json_path: str | None,
@@ -102,9 +94,7 @@ def command(
             synthesis = synthesize(config, family, folder, timeout=timeout)
         if pnr:
             with console.status(f"nextpnr: logs in {folder}"):
-                result = place_and_route(
-                    synthesis, speed=speed, seed=seed, router=router, timeout=timeout
-                )
+                result = place_and_route(synthesis, speed=speed, seed=seed, timeout=timeout)
     except ToolMissingError as error:
         raise UserError(str(error)) from error
     except SynthesisError as error:
@@ -131,15 +121,14 @@ def command(
         )
         notes += [
             f"used: {used}",
-            f"clock: {result.fmax:.1f} MHz at speed grade {result.speed} (seed {result.seed}, "
-            f"{result.router}); critical path {result.logic:.1f} ns logic, "
+            f"clock: {result.fmax:.1f} MHz at speed grade {result.speed} (seed {result.seed}); "
+            f"critical path {result.logic:.1f} ns logic, "
             f"{result.routing:.1f} ns routing",
         ]
         extra["pnr"] = {
             "fmax": result.fmax,
             "speed": result.speed,
             "seed": result.seed,
-            "router": result.router,
             "logic": result.logic,
             "routing": result.routing,
             "utilisation": result.utilisation,

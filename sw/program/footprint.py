@@ -194,8 +194,8 @@ def _matmul(out: Footprint, f: Mapping[str, int], config: Config) -> None:
         # Four rows a word; the words are read whole.
         groups = _up(kt * rows, GROUP_ROWS)
         for name, count in (("w", _up(kt * rows, 4)), ("group", _up(groups, 4))):
-            step = (panels, 2 * f[f"{name}_stride"])
-            out.reads.append((SP, _ranges(2 * f[f"{name}_addr"], 2 * count, step)))
+            stride = 2 * f[f"{name}_stride"]
+            out.reads.append((SP, _ranges(2 * f[f"{name}_addr"], 2 * count, (panels, stride))))
     else:
         out.reads.append((SP, _ranges(2 * f["w_addr"], depth, (panels, 2 * f["w_stride"]))))
     if f["mode"] == XMode.SCALED:
@@ -226,8 +226,8 @@ def _vector(out: Footprint, f: Mapping[str, int], config: Config) -> None:
     if f["source"] == Source.ACC:
         tiles = panels * config.panel // config.columns
         for part in range(f["parts"] + 1):
-            first = f["acc_addr"] + part * f["acc_part"]
-            out.reads.append((ACC, _ranges(first, m, (tiles, f["acc_stride"]))))
+            region = f["acc_addr"] + part * f["acc_part"]
+            out.reads.append((ACC, _ranges(region, m, (tiles, f["acc_stride"]))))
     if f["source"] == Source.SP or f["post"] == Post.RESIDUAL:
         out.reads.append((SP, _ranges(2 * f["in_addr"], 2 * m, step)))
     rows = parameter_rows(f)
