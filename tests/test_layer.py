@@ -13,7 +13,9 @@ from sw.compiler import compile_layer
 from sw.driver.device import Device
 from sw.driver.layer import run_layer
 from sw.quantize import reference
+from sw.quantize.formats import QLayer
 from tests.models import ARRAYS, array_config, layer_input, minilm
+from tests.sw.layers import PRECISIONS, make_input, make_layer
 
 LANES = {"1": lambda c: 1, "C/2": lambda c: c // 2, "C": lambda c: c}
 
@@ -29,6 +31,20 @@ def check_layer(
     """Run a layer of MiniLM on simulator and RTL, compare all they wrote, return the figures."""
     x, length, _ = layer_input(layer, sequence)
     quantized = minilm()[1].layers[layer]
+    return {"layer": layer} | compare(quantized, config, x, length, bus=bus, effort=effort)
+
+
+def compare(
+    quantized: QLayer,
+    config: Config,
+    x: np.ndarray,
+    length: int,
+    *,
+    bus: BusOptions | None = None,
+    effort: int = 1,
+) -> dict:
+    """The same of any quantized layer and input."""
+    sequence = len(x)
     program = compile_layer(quantized, config, sequence, effort=effort)
     with Device.open(config, "iss") as iss:
         expected = run_layer(iss, program, x, length)
@@ -45,7 +61,6 @@ def check_layer(
         "config": config.name,
         "array": f"{config.rows}×{config.columns}",
         "lanes": config.lanes,
-        "layer": layer,
         "sequence": sequence,
         "tokens": length,
         "cycles": got.result.cycles,
@@ -74,6 +89,12 @@ def test_lanes_and_rectangle():
 def test_small_with_an_awkward_memory():
     bus = BusOptions(latency=(3, 60), back_pressure=0.2, interleave=True, seed=7)
     check_layer(preset_config("small"), 0, 32, bus=bus)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precisions(precision):
+    layer = make_layer(5, 48, 3, 16, 72, PRECISIONS[precision])
+    compare(layer, preset_config("tiny"), make_input(6, 19, 48), 13)
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def cost(command: Command, config: Config) -> Cost:
         )
     if command.opcode == Opcode.VECTOR:
         groups = f["panels"] * config.panel // config.lanes
-        group = max(f["m"], GROUP_MIN) + len(parameter_rows(f))
+        group = max(f["m"] * (f["parts"] + 1), GROUP_MIN) + len(parameter_rows(f))
         return Cost(groups * group, drain=VECTOR_DRAIN)
     if command.opcode == Opcode.ROW:
         row = {RowOp.DIVIDE: DIVIDE_ROW, RowOp.RSQRT: RSQRT_ROW}.get(RowOp(f["op"]), 1)

@@ -10,28 +10,33 @@ import numpy as np
 import numpy.typing as npt
 
 from hw.config import Config
-from sw.compiler.blocks.attention import PARTS, Attention
+from sw.compiler.blocks.attention import Attention
 from sw.compiler.blocks.emitter import (
     INPUT,
-    LENGTH_SCALAR,
     OUTPUT,
     SCRATCH,
+    UNTRACKED,
     WEIGHTS,
     Emitter,
+    StatePlace,
 )
-from sw.compiler.blocks.tail import Tail, TailProducts
+from sw.compiler.blocks.tail import OUTS, Tail, TailProducts
 from sw.compiler.errors import CompileError
 from sw.compiler.estimate import Estimate, timeline_estimate
-from sw.compiler.pack import Product, WeightImage, from_panels, pad, panels, parameters
+from sw.compiler.pack import Product, WeightImage, from_panels, panels
 from sw.compiler.place import DramMap
 from sw.compiler.plan import Options, Plan, options
+from sw.compiler.products import head_products, tail_products
+from sw.compiler.schedule import Schedule
 from sw.compiler.tile import COLUMNS_MAX, Geometry, Shape
 from sw.program import Program
-from sw.quantize.formats import QLayer, QLayerNorm, QLinear, Width
+from sw.quantize.formats import QLayer, QLinear, Width
 
 I16 = npt.NDArray[np.int16]
 U16 = npt.NDArray[np.uint16]
 
+LENGTH_SCALAR = 0
+"""Scalar register with the number of valid tokens of a single layer."""
 ALIGNMENT = 64
 """Bytes buffers and chunks in DRAM are aligned to."""
 SEQUENCE_MAX = 4096
@@ -141,7 +146,23 @@ class LayerProgram:
         return values, rows.astype(np.uint16)
 
 
-def _check(layer: QLayer, config: Config, sequence: int) -> None:
+def _check_linear(name: str, linear: QLinear, config: Config) -> None:
+    if linear.mode.weight_bits == 8:
+        bound = 1 << config.weight_bits - 1
+        low, high = int(linear.weight.min()), int(linear.weight.max())
+        if low < -bound or high >= bound:
+            raise CompileError(
+                f"{name}: weights of {low} to {high}, weight_bits = {config.weight_bits} holds "
+                f"{-bound} to {bound - 1}"
+            )
+    if name in ("o", "ffn1", "ffn2") and linear.out is not Width.S16:
+        raise CompileError(f"{name}: output {linear.out.value}, s16 is implemented")
+    least = 9 if linear.row_scaled else 8
+    if int(linear.shift.min()) < least:
+        raise CompileError(f"{name}: shift {int(linear.shift.min())}, at least {least} is needed")
+
+
+def check_layer(layer: QLayer, config: Config, sequence: int) -> None:
     """Refuse what the machine or the arithmetic cannot do."""
     if not 1 <= sequence <= SEQUENCE_MAX:
         raise CompileError(f"sequence = {sequence}: 1 to {SEQUENCE_MAX} is needed")
@@ -153,22 +174,17 @@ def _check(layer: QLayer, config: Config, sequence: int) -> None:
     for name in ("hidden", "ffn"):
         if getattr(layer, name) > COLUMNS_MAX:
             raise CompileError(f"{name} = {getattr(layer, name)}: at most {COLUMNS_MAX}")
-    bound = 1 << config.weight_bits - 1
     for name in ("q", "k", "v", "o", "ffn1", "ffn2"):
-        linear: QLinear = getattr(layer, name)
-        if not linear.row_scaled:
-            raise CompileError(f"{name}: an operand without row scale is not implemented")
-        low, high = int(linear.weight.min()), int(linear.weight.max())
-        if low < -bound or high >= bound:
+        _check_linear(name, getattr(layer, name), config)
+    wanted = Width.S8 if layer.attention_bits == 8 else Width.SYM16
+    for name in ("q", "k", "v"):
+        if getattr(layer, name).out is not wanted:
             raise CompileError(
-                f"{name}: weights of {low} to {high}, weight_bits = {config.weight_bits} holds "
-                f"{-bound} to {bound - 1}"
+                f"{name}: output {getattr(layer, name).out.value}, attention of "
+                f"{layer.attention_bits} bits takes {wanted.value}"
             )
-        wanted = Width.S8 if name in ("q", "k", "v") else Width.S16
-        if linear.out is not wanted:
-            raise CompileError(f"{name}: output {linear.out.value}, {wanted.value} is implemented")
-        if int(linear.shift.min()) < 9:
-            raise CompileError(f"{name}: shift {int(linear.shift.min())}, at least 9 is needed")
+    if len({layer.q.mode, layer.k.mode, layer.v.mode}) > 1:
+        raise CompileError("q, k and v: one mode for the three is needed")
     if layer.k.act or layer.q.act or layer.v.act or layer.o.act or layer.ffn2.act:
         raise CompileError("an activation is implemented behind ffn1 only")
     if layer.ffn1.act != layer.act or layer.ffn1.smooth is None:
@@ -180,96 +196,53 @@ def _check(layer: QLayer, config: Config, sequence: int) -> None:
         raise CompileError(f"weight_bits = {config.weight_bits}: attention needs 8")
 
 
-def _heads(layer: QLayer, geometry: Geometry) -> list[Product]:
-    """q, k, v of each head side by side, each padded to panels."""
-    width = geometry.panel
-    d = layer.head_dim
-    padded = geometry.panels(d) * width
-    rows = geometry.k_tiles(layer.hidden) * geometry.config.rows
-    out = []
-    for head in range(layer.heads):
-        span = slice(head * d, (head + 1) * d)
-        weights, params = [], []
-        for part in PARTS:
-            linear: QLinear = getattr(layer, part)
-            weights.append(pad(linear.weight[:, span], rows, padded))
-            values = parameters(
-                d, mult=linear.mult[span], shift=linear.shift[span], bias=linear.bias[span]
-            )
-            # A shift of a padded channel must not become negative by the row's exponent.
-            params.append(_pad_parameters(values, padded))
-        out.append(
-            Product(
-                name=f"head {head}",
-                k=layer.hidden,
-                n=padded * len(PARTS),
-                weight=np.concatenate(weights, axis=1).astype(np.int8),
-                params=np.concatenate(params, axis=1),
-                width=width,
-            )
-        )
-    return out
+def emit_layer(
+    schedule: Schedule,
+    image: WeightImage,
+    scratch: DramMap,
+    layer: QLayer,
+    plan: Plan,
+    heads: list[Product],
+    products: TailProducts,
+    *,
+    x: StatePlace,
+    y: StatePlace,
+    length: int,
+) -> None:
+    """Emit a layer's commands; what it spills gets its place in the scratch region.
 
-
-def _pad_parameters(params: I16, columns: int) -> I16:
-    out = pad(params, params.shape[0], columns).astype(np.int16)
-    out[1, params.shape[1] :] = 9
-    return out
-
-
-def _linear(
-    name: str,
-    linear: QLinear,
-    geometry: Geometry,
-    factor: npt.NDArray[np.integer[Any]] | None,
-    rows: npt.NDArray[np.int8] | None = None,
-) -> Product:
-    weight = linear.weight if rows is None else rows
-    k, n = weight.shape
-    columns = geometry.panels(n) * geometry.panel
-    values = parameters(n, mult=linear.mult, shift=linear.shift, bias=linear.bias, factor=factor)
-    return Product(
-        name=name,
-        k=k,
-        n=n,
-        weight=pad(weight, geometry.k_tiles(k) * geometry.config.rows, columns).astype(np.int8),
-        params=_pad_parameters(values, columns),
-        width=geometry.panel,
-    )
-
-
-def _norm(name: str, constants: QLayerNorm, geometry: Geometry) -> Product:
-    n = len(constants.gamma)
-    columns = geometry.panels(n) * geometry.panel
-    values = parameters(n, bias=constants.beta, factor=constants.gamma)
-    return Product(
-        name=name,
-        k=0,
-        n=n,
-        weight=np.zeros((0, columns), dtype=np.int8),
-        params=pad(values, values.shape[0], columns).astype(np.int16),
-        width=geometry.panel,
-    )
-
-
-def _tail_products(layer: QLayer, geometry: Geometry) -> TailProducts:
-    d, width = layer.head_dim, geometry.panel
-    padded = geometry.panels(d) * width
-    # The context's heads start on panels, so their rows of the output projection do too.
-    rows = np.zeros((layer.heads * padded, layer.o.weight.shape[1]), dtype=np.int8)
-    for head in range(layer.heads):
-        rows[head * padded : head * padded + d] = layer.o.weight[head * d : (head + 1) * d]
-    residuals = layer.o.residual, layer.ffn2.residual
-    assert residuals[0] is not None
-    assert residuals[1] is not None
-    assert layer.ffn1.smooth is not None
-    return TailProducts(
-        o=_linear("o", layer.o, geometry, residuals[0].mult, rows),
-        ln1=_norm("ln1", layer.ln1, geometry),
-        ffn1=_linear("ffn1", layer.ffn1, geometry, layer.ffn1.smooth.mult),
-        ffn2=_linear("ffn2", layer.ffn2, geometry, residuals[1].mult),
-        ln2=_norm("ln2", layer.ln2, geometry),
-    )
+    Parameters
+    ----------
+    x, y : StatePlace
+        Input and output.
+    length : int
+        Scalar register with the number of valid tokens.
+    """
+    shape = plan.shape
+    context = context_magnitudes = 0
+    if not plan.context_resident:
+        size = shape.context_panels * shape.sequence * schedule.config.word_bytes
+        context = scratch.share("context", size)
+        if not plan.scales_resident:
+            context_magnitudes = scratch.share("context magnitudes", 2 * shape.sequence)
+    emitter = Emitter(schedule, plan, image, x=x, y=y, length=length)
+    Attention(
+        emitter,
+        plan,
+        heads,
+        layer.softmax,
+        context_out=OUTS[layer.context],
+        context=context,
+        context_magnitudes=context_magnitudes,
+    ).emit()
+    Tail(
+        emitter,
+        plan,
+        layer,
+        products,
+        context=context,
+        context_magnitudes=context_magnitudes,
+    ).emit()
 
 
 def _compile(
@@ -280,33 +253,28 @@ def _compile(
     state = shape.hidden_panels * shape.sequence * word
     maps = {region: DramMap(ALIGNMENT) for region in (WEIGHTS, INPUT, OUTPUT, SCRATCH)}
     image = WeightImage(maps[WEIGHTS], word)
-    for region in (INPUT, OUTPUT):
-        maps[region].add("panels", state)
-        maps[region].add("magnitudes", 2 * shape.sequence)
-    context = context_magnitudes = 0
-    if not plan.context_resident:
-        size = shape.context_panels * shape.sequence * word
-        context = maps[SCRATCH].add("context", size)
-        if not plan.scales_resident:
-            context_magnitudes = maps[SCRATCH].add("context magnitudes", 2 * shape.sequence)
-    emitter = Emitter(config, plan, image)
-    Attention(
-        emitter,
-        heads,
-        layer.softmax,
-        magnitudes=maps[INPUT].offsets["magnitudes"],
-        context=context,
-        context_magnitudes=context_magnitudes,
-    ).emit()
-    Tail(
-        emitter,
+    places = {
+        region: StatePlace(
+            region,
+            maps[region].add("panels", state),
+            maps[region].add("magnitudes", 2 * shape.sequence),
+        )
+        for region in (INPUT, OUTPUT)
+    }
+    schedule = Schedule(config, UNTRACKED)
+    emit_layer(
+        schedule,
+        image,
+        maps[SCRATCH],
         layer,
+        plan,
+        heads,
         products,
-        context=context,
-        context_magnitudes=context_magnitudes,
-        magnitudes=maps[OUTPUT].offsets["magnitudes"],
-    ).emit()
-    program = Program(config, emitter.schedule.commands())
+        x=places[INPUT],
+        y=places[OUTPUT],
+        length=LENGTH_SCALAR,
+    )
+    program = Program(config, schedule.commands())
     regions = {0: 64 * len(program), **{r: max(m.size, ALIGNMENT) for r, m in maps.items()}}
     matrix = (shape.sequence, shape.hidden)
     buffers = {
@@ -314,11 +282,11 @@ def _compile(
         "weights": Buffer(WEIGHTS, 0, regions[WEIGHTS], "chunks", (regions[WEIGHTS],)),
     }
     for name, region in (("x", INPUT), ("y", OUTPUT)):
-        offsets = maps[region].offsets
+        place = places[region]
         rows = 2 * shape.sequence
-        buffers[name] = Buffer(region, offsets["panels"], state, "s16 panels", matrix)
+        buffers[name] = Buffer(region, place.panels, state, "s16 panels", matrix)
         buffers[f"{name} magnitudes"] = Buffer(
-            region, offsets["magnitudes"], rows, "u16", (shape.sequence,)
+            region, place.magnitudes, rows, "u16", (shape.sequence,)
         )
     compiled = LayerProgram(
         config=config,
@@ -329,7 +297,7 @@ def _compile(
         regions=regions,
         buffers=buffers,
         scalars={"length": LENGTH_SCALAR},
-        estimate=timeline_estimate(emitter.schedule.timeline),
+        estimate=timeline_estimate(schedule.timeline),
     )
     return compiled, image
 
@@ -342,7 +310,6 @@ def compile_layer(
     Parameters
     ----------
     layer : QLayer
-        W8A8.
     config : Config
     sequence : int
         Rows S; how many of them are valid is scalar register 0's business when the program runs.
@@ -359,19 +326,31 @@ def compile_layer(
     CompileError
         With the reason and the sizes, where the layer does not fit.
     """
-    _check(layer, config, sequence)
-    geometry = Geometry(config)
-    shape = Shape(
-        geometry=geometry,
+    search = plan_layer(layer, config, sequence, effort=effort)
+    compiled, image = search.compiled
+    return replace(compiled, weights=image.to_bytes())
+
+
+def layer_shape(layer: QLayer, config: Config, sequence: int) -> Shape:
+    """Sizes of a layer on a configuration."""
+    return Shape(
+        geometry=Geometry(config),
         sequence=sequence,
         hidden=layer.hidden,
         heads=layer.heads,
         head_dim=layer.head_dim,
         ffn=layer.ffn,
+        precision=layer.precision,
     )
-    heads = _heads(layer, geometry)
-    products = _tail_products(layer, geometry)
-    search = _Search(layer, config, heads, products, effort)
+
+
+def plan_layer(layer: QLayer, config: Config, sequence: int, *, effort: int = EFFORT) -> Search:
+    """Find the plan with the fewest estimated cycles; as `compile_layer`."""
+    check_layer(layer, config, sequence)
+    shape = layer_shape(layer, config, sequence)
+    heads = head_products(layer, shape.geometry)
+    products = tail_products(layer, shape.geometry)
+    search = Search(layer, config, heads, products, effort)
     for choices in options(config, shape):
         search.run(choices)
     if search.best is None:
@@ -381,11 +360,10 @@ def compile_layer(
             f"for sequence {sequence}, hidden {layer.hidden}, {layer.heads} heads of "
             f"{layer.head_dim}, ffn {layer.ffn}"
         )
-    compiled, image = search.best
-    return replace(compiled, weights=image.to_bytes())
+    return search
 
 
-class _Search:
+class Search:
     """Compares plans by the estimated cycles of their programs."""
 
     def __init__(
@@ -404,6 +382,12 @@ class _Search:
         self.commands = 0
         self.best_cost = 0.0
         self.best: tuple[LayerProgram, WeightImage] | None = None
+
+    @property
+    def compiled(self) -> tuple[LayerProgram, WeightImage]:
+        """The best program and its weights."""
+        assert self.best is not None
+        return self.best
 
     def score(self, compiled: LayerProgram) -> float:
         """What is minimised."""

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from hw.commands import PARAMETER_ROWS
 from sw.compiler.place import DramMap
+from sw.compiler.tile import up
+from sw.quantize.precision import Mode
 
 Ints = npt.NDArray[np.integer[Any]]
 I16 = npt.NDArray[np.int16]
@@ -33,6 +35,18 @@ def from_panels(data: Ints, columns: int) -> Ints:
     """[panels, rows, width] -> [rows, columns]."""
     count, rows, width = data.shape
     return data.transpose(1, 0, 2).reshape(rows, count * width)[:, :columns]
+
+
+def nibbles(matrix: Ints, width: int) -> Ints:
+    """4-bit panels, [panels, rows, width / 2]: column 2j in the low half of byte j."""
+    values = (panels(matrix, width) & 15).astype(np.uint8)
+    return values[..., 0::2] | values[..., 1::2] << 4
+
+
+def balanced(matrix: Ints) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """High and low balanced bytes of s16 values within ±32639."""
+    low = ((matrix.astype(np.int32) + 128) & 255) - 128
+    return (matrix - low >> 8).astype(np.int8), low.astype(np.int8)
 
 
 def parameters(
@@ -66,27 +80,48 @@ class Product:
     name : str
     k, n : int
         Logical sizes: what the operand has, and the valid columns of the result.
-    weight : ndarray of int8, [K padded to tiles, N padded to panels]
+    mode : Mode
+    weight : ndarray, [K padded to tiles, N padded to panels]
+        int8; of 16-bit modes int16; of 4-bit modes int8 nibbles, to be multiplied by `scales`.
     params : ndarray of int16, [5, N padded to panels]
     width : int
         W.
+    scales : ndarray of uint8 or None, [groups, N padded to panels]
+        Group scales of 4-bit modes.
     """
 
     name: str
     k: int
     n: int
-    weight: npt.NDArray[np.int8]
+    mode: Mode
+    weight: Ints
     params: I16
     width: int
+    scales: Ints | None = None
 
     @property
     def panels(self) -> int:
         return self.params.shape[1] // self.width
 
     @property
-    def weight_words(self) -> int:
-        """Words of one panel of weights; 0 for parameters alone."""
-        return self.weight.shape[0] // 2
+    def plane_words(self) -> int:
+        """Words of one panel of one plane of weights; 0 for parameters alone."""
+        return self.weight.shape[0] // (4 if self.scales is not None else 2)
+
+    @property
+    def planes(self) -> int:
+        """Matrices of bytes or nibbles."""
+        return 2 if self.weight.dtype == np.int16 else 1
+
+    @property
+    def group_words(self) -> int:
+        """Words of one panel of group scales."""
+        return 0 if self.scales is None else up(len(self.scales), 4)
+
+    @property
+    def panel_words(self) -> int:
+        """Words of one panel: weights, group scales, parameters."""
+        return self.planes * self.plane_words + self.group_words + PARAMETER_ROWS
 
     def chunk(self, first: int, last: int) -> Chunk:
         """Panels [first, last)."""
@@ -111,12 +146,21 @@ class Chunk:
 
     @property
     def words(self) -> int:
-        return self.panels * (self.product.weight_words + PARAMETER_ROWS)
+        return self.panels * self.product.panel_words
+
+    def plane_offset(self, plane: int) -> int:
+        """Words before a plane of the weights."""
+        return plane * self.panels * self.product.plane_words
+
+    @property
+    def group_offset(self) -> int:
+        """Words before the group scales."""
+        return self.plane_offset(self.product.planes)
 
     @property
     def parameter_offset(self) -> int:
         """Words before the parameters."""
-        return self.panels * self.product.weight_words
+        return self.group_offset + self.panels * self.product.group_words
 
     @property
     def valid(self) -> int:
@@ -127,11 +171,21 @@ class Chunk:
 
     def to_bytes(self) -> bytes:
         """The chunk as it stands in DRAM."""
-        width = self.product.width
+        product = self.product
+        width = product.width
         span = slice(self.first * width, self.last * width)
-        weights = np.ascontiguousarray(panels(self.product.weight[:, span], width))
-        params = np.ascontiguousarray(panels(self.product.params[:, span], width).astype("<i2"))
-        return weights.tobytes() + params.tobytes()
+        weight = product.weight[:, span]
+        sections: list[Ints]
+        if product.scales is not None:
+            scales = product.scales[:, span]
+            rows = 4 * product.group_words
+            sections = [nibbles(weight, width), nibbles(pad(scales, rows, weight.shape[1]), width)]
+        elif product.planes > 1:
+            sections = [panels(plane, width) for plane in balanced(weight)]
+        else:
+            sections = [panels(weight, width)]
+        sections.append(panels(product.params[:, span], width).astype("<i2"))
+        return b"".join(np.ascontiguousarray(section).tobytes() for section in sections)
 
 
 @dataclass

@@ -102,6 +102,7 @@ class DramMap:
         self.alignment = alignment
         self.size = 0
         self.offsets: dict[str, int] = {}
+        self.sizes: dict[str, int] = {}
 
     def add(self, name: str, size: int) -> int:
         """Append an area and return its offset."""
@@ -109,3 +110,18 @@ class DramMap:
         self.offsets[name] = offset
         self.size = offset + -(-size // self.alignment) * self.alignment
         return offset
+
+    def share(self, name: str, size: int) -> int:
+        """Offset of an area that many use in turn; appended by the first.
+
+        Raises
+        ------
+        ValueError
+            If a later one needs more than the first.
+        """
+        if name not in self.offsets:
+            self.sizes[name] = size
+            return self.add(name, size)
+        if size > self.sizes[name]:
+            raise ValueError(f"{name}: {size} bytes, {self.sizes[name]} are there")
+        return self.offsets[name]

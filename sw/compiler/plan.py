@@ -13,6 +13,7 @@ from hw.config import Config
 from sw.compiler.errors import CompileError
 from sw.compiler.place import Area, Placer
 from sw.compiler.tile import RowBlock, Shape, row_blocks, up
+from sw.quantize.precision import Mode
 
 ATTENTION, OUTPUT, FFN = "attention", "output", "ffn"
 TAIL = (OUTPUT, FFN)
@@ -50,7 +51,24 @@ class AccPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Placed:
+    """Where buffers lie.
+
+    Attributes
+    ----------
+    shape : Shape
+    areas : dict of str to Area
+    ring : dict of str to (start, words)
+        The ring weights pass through, by phase.
+    """
+
+    shape: Shape
+    areas: dict[str, Area]
+    ring: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Placed):
     """One way to map a layer.
 
     Attributes
@@ -69,12 +87,8 @@ class Plan:
         Groups of row blocks behind attention; the blocks of a group share each load of weights.
     slots : int
         Groups of x and context on chip at a time, where they are streamed.
-    areas : dict of str to Area
-    ring : dict of str to (start, words)
-        The weights' ring, in attention and behind it.
     """
 
-    shape: Shape
     acc: AccPlan
     x_resident: bool
     context_resident: bool
@@ -85,8 +99,6 @@ class Plan:
     windows: int
     tail: Tail
     slots: int
-    areas: dict[str, Area]
-    ring: dict[str, tuple[int, int]]
 
     @property
     def tail_rows(self) -> int:
@@ -112,7 +124,8 @@ def _accumulators(config: Config, shape: Shape) -> tuple[AccPlan, int, int]:
     geometry = shape.geometry
     depth = config.acc_depth
     half = config.acc_words // 2
-    tiles, panel = shape.score_tiles, geometry.panel_tiles
+    tiles = shape.score_tiles * shape.score_parts
+    panel = geometry.panel_tiles * shape.small_parts
     enough = min(shape.sequence, max(geometry.pass_rows, config.columns))
     even = shape.sequence > 1
     least = 2 if even else 1
@@ -199,7 +212,7 @@ def _wanted(plan: Plan) -> Iterator[tuple[str, int, tuple[str, ...], tuple[str, 
             yield f"context{slot}", shape.context_panels * rows, phases, x
         for slot in range(2):
             yield f"spill{slot}", shape.head_panels * plan.query_rows, (ATTENTION,), ()
-    keys = shape.head_panels * shape.key_words
+    keys = shape.head_words
     stationary = []
     for index in range(plan.sets):
         for name in ("k", "v"):
@@ -242,10 +255,14 @@ def _place(plan: Plan, config: Config, phases: tuple[str, ...] = ALL) -> Plan | 
 
 def _buffers(plan: Plan, phase: str) -> float:
     """How many of the largest single-panel chunks of a phase its ring holds."""
-    shape = plan.shape
-    inputs = {ATTENTION: shape.hidden, OUTPUT: shape.context_columns, FFN: shape.ffn}
-    return plan.ring[phase][1] / shape.geometry.blob_words(
-        max(inputs[phase], 1 if phase == ATTENTION else shape.hidden), 1
+    shape, precision = plan.shape, plan.shape.precision
+    chunks: dict[str, tuple[tuple[int, Mode], ...]] = {
+        ATTENTION: ((shape.hidden, precision.qkv),),
+        OUTPUT: ((shape.context_columns, precision.o),),
+        FFN: ((shape.hidden, precision.ffn1), (shape.ffn, precision.ffn2)),
+    }
+    return plan.ring[phase][1] / max(
+        shape.geometry.blob_words(k, 1, mode) for k, mode in chunks[phase]
     )
 
 
@@ -259,15 +276,16 @@ def _attention_cost(plan: Plan, config: Config) -> float:
     shape, geometry = plan.shape, plan.shape.geometry
     tiles = shape.head_panels * geometry.panel_tiles
     least = geometry.pass_rows
-    project = 3 * geometry.k_tiles(shape.hidden) * tiles
-    scores = geometry.k_tiles(shape.head_dim) * shape.score_tiles
-    context = geometry.k_tiles(shape.sequence) * tiles
+    width = shape.attention_bytes
+    project = 3 * geometry.k_tiles(shape.hidden) * tiles * shape.precision.qkv.passes
+    scores = geometry.k_tiles(shape.head_dim) * shape.score_tiles * width * width
+    context = geometry.k_tiles(shape.sequence) * tiles * width
     projected = project * sum(max(block.rows, least) for block in plan.projection)
     attended = sum(
         scores * max(block.rows, least, config.columns) + context * max(block.rows, least)
         for block in plan.query
     )
-    words = 3 * geometry.blob_words(shape.hidden, shape.head_panels)
+    words = 3 * geometry.blob_words(shape.hidden, shape.head_panels, shape.precision.qkv)
     ring = plan.ring[ATTENTION][1]
     again = 1 if plan.x_resident or ring >= 2 * words else len(plan.projection)
     weights = again * words * config.word_bytes
@@ -279,7 +297,12 @@ def _attention_cost(plan: Plan, config: Config) -> float:
     if plan.windows == 1 and not plan.x_resident:
         exposed += traffic / config.axi_bytes
     softmax = sum(
-        2 * shape.key_panels * geometry.panel // config.lanes * max(block.rows, 8) + 20 * block.rows
+        2
+        * shape.key_panels
+        * geometry.panel
+        // config.lanes
+        * max(block.rows * shape.score_parts, 8)
+        + 20 * block.rows
         for block in plan.query
     )
     # Without a second set of buffers, or of scores, the softmax has little to hide under.
@@ -297,14 +320,19 @@ def _tail_cost(plan: Plan, config: Config) -> float:
     shape, geometry = plan.shape, plan.shape.geometry
     least = geometry.pass_rows
     hidden = shape.hidden_panels * geometry.panel_tiles
-    tiles = (
-        geometry.k_tiles(shape.context_columns) * hidden
-        + geometry.k_tiles(shape.hidden) * shape.ffn_panels * geometry.panel_tiles
-        + geometry.k_tiles(shape.ffn) * hidden
+    products = (
+        (geometry.k_tiles(shape.context_columns) * hidden, shape.precision.o),
+        (
+            geometry.k_tiles(shape.hidden) * shape.ffn_panels * geometry.panel_tiles,
+            shape.precision.ffn1,
+        ),
+        (geometry.k_tiles(shape.ffn) * hidden, shape.precision.ffn2),
     )
+    tiles = sum(count * mode.passes for count, mode in products)
     blocks = [block for group in plan.tail for block in group]
     array = tiles * sum(max(block.rows, least) for block in blocks)
-    weights = len(plan.tail) * tiles * config.rows * config.columns / config.axi_bytes
+    stored = sum(count * mode.weight_bits / 8 for count, mode in products)
+    weights = len(plan.tail) * stored * config.rows * config.columns / config.axi_bytes
     traffic = 0
     if not plan.context_resident:
         traffic += shape.context_panels * shape.sequence * config.word_bytes
@@ -418,7 +446,7 @@ def _options(config: Config, shape: Shape, x_resident: bool, context_resident: b
                     if plan is not None:
                         found.attention.append((_attention_cost(plan, config), plan))
                         break
-    for tail in _tails(shape, acc.tail.size // geometry.panel_tiles):
+    for tail in _tails(shape, acc.tail.size // (geometry.panel_tiles * shape.tail_parts)):
         plan = replace(base, tail=tail)
         rows = plan.tail_rows
         # Two groups are under way at a time.

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hw.commands import PARAMETER_ROWS
+from hw.commands import GROUP_ROWS, PARAMETER_ROWS
 from hw.config import Config
+from sw.quantize.precision import LayerPrecision, Mode
 
 PASS_MIN = 8
 """Rows below which a pass gets no shorter."""
 COLUMNS_MAX = 4096
 """Widest row and longest K the arithmetic is built for."""
+
+
+def parts(mode: Mode) -> int:
+    """Accumulator regions of a product: byte products of equal weight share one."""
+    return planes(mode) + mode.operand_bits // 8 - 1
+
+
+def planes(mode: Mode) -> int:
+    """Matrices of bytes (or nibbles) the weights are stored as."""
+    return max(1, mode.weight_bits // 8)
 
 
 def up(value: int, unit: int) -> int:
@@ -78,13 +89,18 @@ class Geometry:
         """Tiles along K."""
         return up(k, self.config.rows)
 
-    def weight_words(self, k: int) -> int:
-        """Words of one panel of weights, K padded to whole tiles."""
-        return self.k_tiles(k) * self.config.rows // 2
+    def plane_words(self, k: int, mode: Mode) -> int:
+        """Words of one panel of one plane of weights, K padded to whole tiles."""
+        return self.k_tiles(k) * self.config.rows // (4 if mode.weight_bits == 4 else 2)
 
-    def blob_words(self, k: int, panels: int) -> int:
+    def group_words(self, k: int, mode: Mode) -> int:
+        """Words of one panel of group scales; four groups share one."""
+        return up(up(k, GROUP_ROWS), 4) if mode.weight_bits == 4 else 0
+
+    def blob_words(self, k: int, panels: int, mode: Mode) -> int:
         """Words of a chunk: weights and parameters."""
-        return panels * (self.weight_words(k) + PARAMETER_ROWS)
+        weights = planes(mode) * self.plane_words(k, mode) + self.group_words(k, mode)
+        return panels * (weights + PARAMETER_ROWS)
 
     @property
     def pass_rows(self) -> int:
@@ -99,6 +115,7 @@ class Shape:
     Attributes
     ----------
     sequence, hidden, heads, head_dim, ffn : int
+    precision : LayerPrecision
     """
 
     geometry: Geometry
@@ -107,6 +124,32 @@ class Shape:
     heads: int
     head_dim: int
     ffn: int
+    precision: LayerPrecision
+
+    @property
+    def attention_bytes(self) -> int:
+        """Bytes of an element of q, k and v."""
+        return self.precision.attention // 8
+
+    @property
+    def score_parts(self) -> int:
+        """Accumulator regions of scores."""
+        return 2 * self.attention_bytes - 1
+
+    @property
+    def small_parts(self) -> int:
+        """Accumulator regions of projections or of the context, whichever has more."""
+        return max(parts(self.precision.qkv), self.attention_bytes)
+
+    @property
+    def tail_parts(self) -> int:
+        """Most accumulator regions of the products behind attention."""
+        return max(parts(getattr(self.precision, name)) for name in ("o", "ffn1", "ffn2"))
+
+    @property
+    def head_words(self) -> int:
+        """Words of q, of k or of v of one head."""
+        return self.attention_bytes * self.head_panels * self.key_words
 
     @property
     def hidden_panels(self) -> int:
@@ -136,7 +179,7 @@ class Shape:
 
     @property
     def key_words(self) -> int:
-        """Words of one panel of k, v or q: rows padded to whole tiles of either kind."""
+        """Words of one panel of bytes of k, v or q: rows padded to whole tiles of either kind."""
         return self.key_panels * self.geometry.panel // 2
 
     @property

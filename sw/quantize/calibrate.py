@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,24 +11,21 @@ import numpy.typing as npt
 
 from sw.models.bert import Bert, LayerStates
 from sw.models.errors import ModelError
-from sw.models.text import draw, passages
+from sw.models.text import draw
 from sw.models.tokenize import Tokenizer
+from sw.quantize import texts
 
 F64 = npt.NDArray[np.float64]
 
-CALIBRATION_SEED = 1
-"""Seed of the sentences used for calibration; evaluation draws behind them (`text.draw`)."""
-CALIBRATION_COUNT = 256
-"""Number of sentences used for calibration."""
-CALIBRATION_TOKENS = 128
-"""Longest sentence, in tokens."""
-CALIBRATION_PASSAGES = 16
-"""Long passages that join them: without, late positions leave the ranges of short sentences (the
-separator at position 127 fell to a cosine of .981 behind layer 0)."""
-PASSAGE_WORDS = 110
-"""Words of a passage: about 128 tokens and more."""
+CALIBRATION_SEED = texts.SEED
+"""Seed the calibration texts were drawn with."""
+CALIBRATION_PASSAGES = texts.CALIBRATION_PASSAGES
+PASSAGE_WORDS = texts.PASSAGE_WORDS
+_MOMENT_TOKENS = 1024
 
 _EDGES = ("x", "q", "k", "v", "z1", "x1", "a", "z2", "y")
+OPERANDS = ("x", "ctx", "x1", "a")
+"""Edges that products with weights read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +44,11 @@ class LayerRange:
     a: F64
     z2: F64
     y: F64
+    moments: Mapping[str, F64] | None = None
+
+    def moment(self, edge: str) -> F64 | None:
+        """Mean of ``x^T x`` of one of `OPERANDS`, [K, K]; None where it was not recorded."""
+        return None if self.moments is None else self.moments[edge]
 
 
 def _amax(states: LayerStates) -> dict[str, F64]:
@@ -58,9 +60,16 @@ def _amax(states: LayerStates) -> dict[str, F64]:
 
 
 def calibrate(
-    model: Bert, sequences: Iterable[npt.NDArray[np.integer[Any]]]
+    model: Bert, sequences: Iterable[npt.NDArray[np.integer[Any]]], *, moments: bool = False
 ) -> tuple[LayerRange, ...]:
     """Run unpadded sequences of ids [S] and record the ranges of every layer.
+
+    Parameters
+    ----------
+    model : Bert
+    sequences : iterable of [S]
+    moments : bool
+        Record the operands' second moments too, which GPTQ needs.
 
     Raises
     ------
@@ -68,45 +77,79 @@ def calibrate(
         If there is no sequence.
     """
     total: list[dict[str, F64]] = []
+    operands = [_Moments() for _ in model.layers]
     for ids in sequences:
-        found = [_amax(states) for states in model.forward(ids)]
+        states = model.forward(ids)
+        found = [_amax(layer) for layer in states]
         if not total:
             total = found
         for have, new in zip(total, found, strict=True):
             for edge in _EDGES:
                 np.maximum(have[edge], new[edge], out=have[edge])
+        if moments:
+            for sums, layer in zip(operands, states, strict=True):
+                sums.add(layer)
     if not total:
         raise ModelError("calibration needs at least one sentence")
-    return tuple(LayerRange(**ranges) for ranges in total)
+    means = [sums.mean() if moments else None for sums in operands]
+    return tuple(
+        LayerRange(**ranges, moments=mean) for ranges, mean in zip(total, means, strict=True)
+    )
+
+
+class _Moments:
+    """Sums ``x^T x`` of a layer's operands, many tokens at a time (BLAS wants them so)."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, F64] = {}
+        self._waiting: list[LayerStates] = []
+        self._tokens = 0
+
+    def add(self, states: LayerStates) -> None:
+        self._waiting.append(states)
+        if sum(len(layer.x) for layer in self._waiting) >= _MOMENT_TOKENS:
+            self._flush()
+
+    def mean(self) -> dict[str, F64]:
+        self._flush()
+        return {edge: total / self._tokens for edge, total in self._sums.items()}
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        for edge in OPERANDS:
+            x = np.concatenate([getattr(layer, edge) for layer in self._waiting])
+            self._sums[edge] = self._sums.get(edge, np.float64(0)) + (x.T @ x).astype(np.float64)
+        self._tokens += sum(len(layer.x) for layer in self._waiting)
+        self._waiting = []
 
 
 def calibration_texts() -> list[str]:
-    """The seeded draw of sentences, and the passages that join them."""
-    texts = [s.text for s in draw([CALIBRATION_COUNT], seed=CALIBRATION_SEED)[0]]
-    return texts + passages(CALIBRATION_PASSAGES, PASSAGE_WORDS, seed=CALIBRATION_SEED)
+    """The fixed calibration sentences, and the passages that join them."""
+    return texts.texts("calibration")
 
 
 def unseen_texts(count: int) -> list[str]:
     """Return `count` sentences of a seeded draw that no calibration text holds."""
     seen = "\n".join(calibration_texts())
-    # A passage holds a few of the sentences drawn: some more than are wanted.
-    pool = draw([CALIBRATION_COUNT, count + count // 4 + 16], seed=CALIBRATION_SEED)[1]
+    # A calibration text holds a few of the sentences drawn: some more than are wanted.
+    pool = draw([count + count // 4 + 16], seed=CALIBRATION_SEED)[0]
     return [s.text for s in pool if s.text not in seen][:count]
 
 
 def calibration_ids(
-    tokenizer: Tokenizer, limit: int, texts: Sequence[str] | None = None
+    tokenizer: Tokenizer, limit: int, chosen: Sequence[str] | None = None
 ) -> list[npt.NDArray[np.int32]]:
-    """Token ids of the calibration sentences, at most `limit` each.
+    """Token ids of the calibration texts, at most `limit` each.
 
     Parameters
     ----------
     tokenizer : Tokenizer
     limit : int
-        The model's positions; sentences are cut at `CALIBRATION_TOKENS` in any case.
-    texts : sequence of str, optional
-        Other sentences than the seeded draw.
+        The model's positions; texts are cut at 128 tokens in any case.
+    chosen : sequence of str, optional
+        Other texts than the fixed ones.
     """
-    if texts is None:
-        texts = calibration_texts()
-    return [tokenizer(text, min(limit, CALIBRATION_TOKENS)) for text in texts]
+    if chosen is None:
+        chosen = calibration_texts()
+    return [tokenizer(text, min(limit, texts.TOKENS)) for text in chosen]

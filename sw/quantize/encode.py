@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sw.models.errors import ModelError
-from sw.quantize.formats import F64, I8, I32, U8, U16, Factor, QLayerNorm
+from sw.quantize.formats import F64, I32, U8, U16, Factor, QLayerNorm, Width
 
 SHIFT_MAX = 61
 BIAS_LIMIT = (1 << 29) - 1
@@ -84,22 +84,6 @@ def bias(real: F64, unit: F64, name: str) -> I32:
     return value.astype(np.int32)
 
 
-def weights(w: F64) -> tuple[I8, F64]:
-    """Per-output-channel s8 weights: ``w[k, n] = weight[k, n] * scale[n]``, |weight| <= 127.
-
-    A column that is (nearly) zero takes a scale a millionth of the largest, so that its multiplier
-    stays within range; its weights are then zero.
-
-    Returns
-    -------
-    weight : ndarray of int8, [K, N]
-    scale : ndarray of float64, [N]
-    """
-    top = np.abs(w).max(axis=0)
-    scale = np.maximum(top, max(float(top.max()) * 1e-6, 1e-30)) / 127
-    return np.clip(round_half_up(w / scale), -127, 127).astype(np.int8), scale
-
-
 def power_of_two(amax: float, limit: int = 32767) -> float:
     """Smallest power of two S for which ``amax / S <= limit``; 1 for amax = 0."""
     if amax <= 0:
@@ -141,7 +125,15 @@ def relative_to_mean(x: F64) -> tuple[F64, float]:
 
 
 def layer_norm(
-    gamma: F64, beta: F64, unit: F64, *, eps: float, z_scale: float, fraction: int, name: str
+    gamma: F64,
+    beta: F64,
+    unit: F64,
+    *,
+    eps: float,
+    z_scale: float,
+    fraction: int,
+    out: Width = Width.S16,
+    name: str,
 ) -> QLayerNorm:
     """LayerNorm's integers.
 
@@ -157,6 +149,8 @@ def layer_norm(
         Epsilon, and the scale of the input.
     fraction : int
         Q of xhat.
+    out : Width
+        Format of the output.
 
     Raises
     ------
@@ -179,4 +173,5 @@ def layer_norm(
         shift=shift,
         fraction=fraction,
         eps=eps_q,
+        out=out,
     )

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sw.quantize.precision import LayerPrecision, Mode, ModelPrecision
+
 F64 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int8]
 I16 = npt.NDArray[np.int16]
@@ -21,20 +23,31 @@ U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 
 
-class Precision(enum.Enum):
-    """Widths of weights and of the operands fed to the array.
-
-    ``W8A8``: s8 weights; operands s16 at rest, fed as s8 through a row scale; q, k, v s8.
-    """
-
-    W8A8 = "w8a8"
+GROUP = 32
+"""Rows of K that share the scales of 4-bit weights."""
+WEIGHT16_MAX = 32639
+"""Largest magnitude of a 16-bit weight or operand: both its balanced bytes are s8."""
 
 
 class Width(enum.Enum):
-    """Format a product's results are stored in."""
+    """Format results are stored in.
+
+    ``S8`` and ``S16`` saturate at the two's-complement range; ``SYM16`` is s16 that saturates at
+    +-32639, for edges that are fed to the array as balanced bytes.
+    """
 
     S8 = "s8"
     S16 = "s16"
+    SYM16 = "sym16"
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Lowest and highest value."""
+        return {
+            Width.S8: (-128, 127),
+            Width.S16: (-32768, 32767),
+            Width.SYM16: (-WEIGHT16_MAX, WEIGHT16_MAX),
+        }[self]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +60,18 @@ class State:
         Of the tensor, a power of two.
     smooth : ndarray of float64, [H]
         Smoothing factor of each channel, geometric mean 1.
+    width : Width
+        S16, or SYM16 where the product that reads it has a 16-bit operand.
     """
 
     scale: float
     smooth: F64
+    width: Width = Width.S16
 
     def to_int(self, x: npt.NDArray[np.floating[Any]]) -> I16:
-        """Round reals [..., H] to s16, half up, saturating."""
+        """Round reals [..., H] to s16, half up, saturating at `width`."""
         scaled = np.floor(x / (self.scale * self.smooth) + 0.5)
-        return np.clip(scaled, -32768, 32767).astype(np.int16)
+        return np.clip(scaled, *self.width.bounds).astype(np.int16)
 
     def to_real(self, x: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Reals of s16 values [..., H]."""
@@ -71,13 +87,30 @@ class Factor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Groups:
+    """4-bit weights: ``weight[k, n] = w4[k, n] * g[k // 32, n]``.
+
+    Attributes
+    ----------
+    w4 : ndarray of int8, [K, N]
+        In [-8, 7].
+    g : ndarray of uint8, [ceil(K / 32), N]
+        In 0 ... 15.
+    """
+
+    w4: I8
+    g: U8
+
+
+@dataclass(frozen=True, kw_only=True)
 class QLinear:
     """One product with its requantization.
 
     Attributes
     ----------
-    weight : ndarray of int8, [K, N]
-        In [-127, 127].
+    weight : ndarray, [K, N]
+        int8 in [-127, 127]; int8 ``w4 * g`` in [-120, 120] with `groups`; int16 in
+        [-32639, 32639] for 16-bit weights, which are sent as balanced bytes.
     mult : ndarray of uint16, [N]
         M, in [2^15, 2^16).
     shift : ndarray of uint8, [N]
@@ -85,18 +118,23 @@ class QLinear:
     bias : ndarray of int32, [N]
         B, in 1/256 of the output's unit, |B| < 2^29.
     out : Width
-        Format of the result.
+        Format of the result, before activation and smoothing: S8 or SYM16 for q, k, v, else S16.
     row_scaled : bool
-        The operand is fed through its row scale (m, e).
+        The operand is fed as s8 through its row scale (m, e). Else it is 16 bits wide, SYM16, and
+        fed as balanced bytes.
     residual : Factor or None
         R[c], sR >= 1: the residual joins before the rounding.
     act : str or None
         Table activation behind the result (s16 Q10).
     smooth : Factor or None
         G[c], sG: factor behind the activation.
+    act_out : Width
+        Format behind `smooth`: SYM16 where the next product's operand is 16 bits wide, else S16.
+    groups : Groups or None
+        The 4-bit weights `weight` was expanded from.
     """
 
-    weight: I8
+    weight: I8 | I16
     mult: U16
     shift: U8
     bias: I32
@@ -105,11 +143,22 @@ class QLinear:
     residual: Factor | None = None
     act: str | None = None
     smooth: Factor | None = None
+    act_out: Width = Width.S16
+    groups: Groups | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """Width of weights and operand."""
+        weight = 4 if self.groups is not None else 8 * self.weight.dtype.itemsize
+        return Mode(f"w{weight}a{8 if self.row_scaled else 16}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class QSoftmax:
-    """Softmax's factor: ``u = RSH((max - acc) * mult, shift)`` in Q10; mult u16, shift 0 ... 61."""
+    """Softmax's factor: ``u = RSH((max - acc) * mult, shift)`` in Q10; mult u16, shift 0 ... 61.
+
+    acc is s32 of s8 q and k, or combined (44 bits) of 16-bit ones.
+    """
 
     mult: int
     shift: int
@@ -131,6 +180,8 @@ class QLayerNorm:
         Q of xhat.
     eps : int
         eps_q = round(eps * N^2 / S_z^2), up to 40 bits.
+    out : Width
+        S16, or SYM16 where the product that reads the output has a 16-bit operand.
     """
 
     gamma: I16
@@ -138,6 +189,7 @@ class QLayerNorm:
     shift: int
     fraction: int
     eps: int
+    out: Width = Width.S16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +198,12 @@ class QLayer:
 
     s16 [S, H] in format `input` -> s16 [S, H] in format `output`; `output` is the next layer's
     `input`, and without smoothing after the last.
+
+    Attributes
+    ----------
+    attention_bits : int
+        8: q, k, v are s8, the context Q7 of v's unit. 16: q, k, v are SYM16 and both products of
+        attention take them as balanced bytes; the context is Q0 of v's unit.
     """
 
     heads: int
@@ -164,6 +222,23 @@ class QLayer:
     ln2: QLayerNorm
     input: State
     output: State
+    attention_bits: int = 8
+
+    @property
+    def context(self) -> Width:
+        """Format of the context: SYM16 where the output projection's operand is 16 bits wide."""
+        return Width.S16 if self.o.row_scaled else Width.SYM16
+
+    @property
+    def precision(self) -> LayerPrecision:
+        """Widths this layer was made with."""
+        return LayerPrecision(
+            qkv=self.q.mode,
+            o=self.o.mode,
+            ffn1=self.ffn1.mode,
+            ffn2=self.ffn2.mode,
+            attention=self.attention_bits,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +268,12 @@ class QEmbedding:
 
 @dataclass(frozen=True, kw_only=True)
 class QModel:
-    """A quantized encoder: embedding, layers, and the precision they were made for."""
+    """A quantized encoder: embedding and layers."""
 
-    precision: Precision
     embedding: QEmbedding
     layers: tuple[QLayer, ...]
+
+    @property
+    def precision(self) -> ModelPrecision:
+        """Widths of every layer."""
+        return tuple(layer.precision for layer in self.layers)

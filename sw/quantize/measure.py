@@ -1,114 +1,114 @@
-"""How near the integers come to fp32: cosines of layers and of sentence embeddings.
+"""How near the integers come to fp32: the small command over `sw.quantize.evaluation`.
 
-``python -m sw.quantize.measure [MODEL] [--sentences N]`` prints them.
+``python -m sw.quantize.measure --precision w8a16 --sentences all``
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import click
 
-from sw.models.bert import Bert, mean_pool
+from sw.errors import UserError
 from sw.models.fetch import resolve_model
 from sw.models.tokenize import Tokenizer, Tokens
-from sw.quantize.calibrate import unseen_texts
-from sw.quantize.formats import QModel
+from sw.quantize import texts
+from sw.quantize.evaluation import (
+    Cosines,
+    cosine,
+    evaluate,
+    evaluation_ids,
+    layer_cosines,
+)
+from sw.quantize.precision import format_precision
 from sw.quantize.quantize import quantize_folder
-from sw.quantize.reference import run_embedding, run_layer
+from sw.quantize.recipe import ROUNDINGS, Recipe
 
-F64 = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cosines:
-    """Mean and worst of a set of cosines."""
-
-    mean: float
-    worst: float
-
-    @classmethod
-    def of(cls, values: Sequence[float] | F64) -> Cosines:
-        """Summarize."""
-        array = np.asarray(values, dtype=np.float64)
-        return cls(mean=float(array.mean()), worst=float(array.min()))
-
-
-def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> F64:
-    """Cosine over the last axis, in float64; 0 where a vector is 0."""
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    length = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
-    out: F64 = (x * y).sum(axis=-1) / np.maximum(length, 1e-300)
-    return out
-
-
-def layer_cosines(model: Bert, quantized: QModel, tokens: Tokens) -> list[Cosines]:
-    """Per layer: cosine of every valid token's output against fp32, fed with fp32 states.
-
-    Parameters
-    ----------
-    tokens : Tokens
-        [B, S], padded.
-    """
-    found: list[list[float]] = [[] for _ in quantized.layers]
-    for ids, mask in zip(tokens.ids, tokens.mask, strict=True):
-        valid = int(mask.sum())
-        for i, states in enumerate(model.forward(ids, mask)):
-            layer = quantized.layers[i]
-            y = layer.output.to_real(run_layer(layer, layer.input.to_int(states.x), valid))
-            found[i] += cosine(y[:valid], states.y[:valid]).tolist()
-    return [Cosines.of(values) for values in found]
-
-
-def encode(quantized: QModel, ids: npt.NDArray[np.integer[Any]], length: int) -> F64:
-    """Sentence embedding of the integer model: ids [S], the first `length` valid -> [hidden]."""
-    x = run_embedding(quantized.embedding, ids)
-    for layer in quantized.layers:
-        x = run_layer(layer, x, length)
-    real = quantized.layers[-1].output.to_real(x)
-    return mean_pool(real, np.arange(len(ids)) < length).astype(np.float64)
-
-
-def embedding_cosines(model: Bert, quantized: QModel, tokens: Tokens) -> tuple[Cosines, float]:
-    """Whole model: cosine of sentence embeddings, and Spearman's rho of pairwise similarities."""
-    got, want = [], []
-    for ids, mask in zip(tokens.ids, tokens.mask, strict=True):
-        length = int(mask.sum())
-        # Padding changes no valid token, so it is left out: the same numbers, sooner.
-        got.append(encode(quantized, ids[:length], length))
-        want.append(model.encode(ids[:length], mask[:length]))
-    a, b = np.stack(got), np.stack(want).astype(np.float64)
-    upper = np.triu_indices(len(a), 1)
-    ranks = []
-    for x in (a, b):
-        ranks.append(np.argsort(np.argsort((x @ x.T)[upper])))
-    rho = float(np.asarray(np.corrcoef(ranks))[0, 1]) if len(a) > 2 else 1.0
-    return Cosines.of(cosine(a, b)), rho
+__all__ = ["Cosines", "cosine", "evaluation_tokens", "layer_cosines", "main"]
 
 
 def evaluation_tokens(tokenizer: Tokenizer, count: int, length: int = 128) -> Tokens:
-    """Sentences that share nothing with the calibration's, padded to `length`."""
-    return tokenizer.batch(unseen_texts(count), length)
+    """The first `count` evaluation texts, cut and padded to `length`."""
+    return tokenizer.batch(texts.texts("evaluation", count), length)
 
 
-def main() -> None:
-    """Print layer and embedding cosines of a model."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("model", nargs="?", default="minilm")
-    parser.add_argument("--sentences", type=int, default=200)
-    options = parser.parse_args()
-    folder = resolve_model(options.model)
-    model, quantized = quantize_folder(folder)
-    tokens = evaluation_tokens(Tokenizer(folder), options.sentences)
-    print(f"{options.sentences} sentences, {int(tokens.mask.sum())} tokens; mean / worst cosine")
-    for i, c in enumerate(layer_cosines(model, quantized, tokens)):
-        print(f"layer {i}: {c.mean:.5f} / {c.worst:.5f}")
-    whole, rho = embedding_cosines(model, quantized, tokens)
-    print(f"sentence embedding: {whole.mean:.5f} / {whole.worst:.5f}, Spearman {rho:.5f}")
+def _count(_context: click.Context, _option: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor 'all'") from None
+
+
+@click.command()
+@click.argument("model", default="minilm")
+@click.option("--precision", default="w8a8", show_default=True, help="Such as w8a8,ffn2=w8a16.")
+@click.option(
+    "--sentences",
+    "count",
+    default="all",
+    show_default=True,
+    callback=_count,
+    help="Number of evaluation texts, or all.",
+)
+@click.option("--layers", is_flag=True, help="Also each layer by itself, fed with fp32 states.")
+@click.option("--w4", type=click.Choice(ROUNDINGS), default=Recipe.w4, show_default=True)
+@click.option("--w8", type=click.Choice(ROUNDINGS), default=Recipe.w8, show_default=True)
+@click.option(
+    "--store",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="JSON lines that keep each result; an interrupted run goes on there.",
+)
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path))
+def main(
+    model: str,
+    precision: str,
+    count: int | None,
+    layers: bool,
+    w4: str,
+    w8: str,
+    store: Path | None,
+    json_path: Path | None,
+) -> None:
+    """Print cosines of a model's sentence embeddings, integers against fp32."""
+    try:
+        found = _measure(model, precision, count, layers, Recipe(w4=w4, w8=w8), store)
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    if json_path is not None:
+        json_path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def _measure(
+    name: str, precision: str, count: int | None, layers: bool, recipe: Recipe, store: Path | None
+) -> dict[str, Any]:
+    folder = resolve_model(name)
+    model, quantized = quantize_folder(folder, recipe, precision)
+    ids = evaluation_ids(Tokenizer(folder), count)
+    tokens = sum(map(len, ids))
+    text = format_precision(quantized.precision)
+    click.echo(f"{name} {text}, {len(ids)} texts, {tokens} tokens; mean / worst cosine")
+    found: dict[str, Any] = {"precision": text, "texts": len(ids), "tokens": tokens}
+    if layers:
+        rows = layer_cosines(model, quantized, ids)
+        found["layers"] = [{"mean": row.mean, "worst": row.worst} for row in rows]
+        for i, row in enumerate(rows):
+            click.echo(f"layer {i}: {row.mean:.5f} / {row.worst:.5f}")
+    result = evaluate(model, quantized, ids, store=store, progress=_show_progress)
+    mean, worst, rho = result.summary.mean, result.summary.worst, result.spearman
+    found |= {"mean": mean, "worst": worst, "spearman": rho}
+    click.echo(f"sentence embedding: {mean:.5f} / {worst:.5f}, Spearman {rho:.5f}")
+    return found
+
+
+def _show_progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r{done}/{total}" + ("\n" if done == total else ""), nl=False, err=True)
 
 
 if __name__ == "__main__":

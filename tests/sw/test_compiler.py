@@ -1,83 +1,19 @@
 """Compiled layers on the simulator, against the golden composition of a quantized layer."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
 
 from hw.commands import Opcode
 from hw.config import PRESETS, Config
-from sim.golden import row_max, xhat_fraction_bits
+from sim.golden import row_max
 from sim.iss import Machine
 from sw.compiler import CompileError, LayerProgram, compile_layer, estimate
 from sw.program import find_problems
-from sw.quantize.formats import Factor, QLayer, QLayerNorm, QLinear, QSoftmax, State, Width
+from sw.quantize.formats import QLayer
 from sw.quantize.reference import run_layer
-
-
-def _multiplier(rng: np.random.Generator, factor: float, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """About `factor` as M * 2^-sh, a little different in each channel."""
-    shift = 15 - int(np.floor(np.log2(factor)))
-    mult = np.clip(factor * 2.0**shift * rng.uniform(0.8, 1.2, n), 1 << 15, 65535)
-    return mult.astype(np.uint16), np.full(n, shift, dtype=np.uint8) + rng.integers(0, 2, n).astype(
-        np.uint8
-    )
-
-
-def make_layer(
-    seed: int, hidden: int = 96, heads: int = 3, head_dim: int = 32, ffn: int = 200
-) -> QLayer:
-    """A layer of random integers whose edges use their formats."""
-    rng = np.random.default_rng(seed)
-    width = heads * head_dim
-
-    def product(k: int, n: int, rms: float, target: float, out: Width, **more: Any) -> QLinear:
-        weight = np.clip(np.round(rng.normal(0, 30, (k, n))), -127, 127).astype(np.int8)
-        mult, shift = _multiplier(rng, target / (rms * 30 * np.sqrt(k)), n)
-        bias = (rng.normal(0, target * 64, n)).astype(np.int32)
-        return QLinear(weight=weight, mult=mult, shift=shift, bias=bias, out=out, **more)
-
-    def factor(n: int, low: int, shift: int) -> Factor:
-        return Factor(mult=rng.integers(low, 2 * low, n).astype(np.uint16), shift=shift)
-
-    def norm(n: int) -> QLayerNorm:
-        return QLayerNorm(
-            gamma=rng.integers(2000, 9000, n).astype(np.int16),
-            beta=rng.integers(-(1 << 12), 1 << 12, n).astype(np.int32),
-            shift=10,
-            fraction=xhat_fraction_bits(n),
-            eps=12345,
-        )
-
-    unit = State(scale=1.0, smooth=np.ones(hidden))
-    q, k, v = (product(hidden, width, 6000, 45, Width.S8) for _ in range(3))
-    return QLayer(
-        heads=heads,
-        head_dim=head_dim,
-        hidden=hidden,
-        ffn=ffn,
-        act="gelu",
-        q=q,
-        k=k,
-        v=v,
-        softmax=QSoftmax(mult=40000, shift=18),
-        o=product(width, hidden, 2500, 3000, Width.S16, residual=factor(hidden, 3000, 5)),
-        ln1=norm(hidden),
-        ffn1=product(hidden, ffn, 6000, 1500, Width.S16, act="gelu", smooth=factor(ffn, 20000, 12)),
-        ffn2=product(ffn, hidden, 5000, 4000, Width.S16, residual=factor(hidden, 2000, 4)),
-        ln2=norm(hidden),
-        input=unit,
-        output=unit,
-    )
-
-
-def make_input(seed: int, sequence: int, hidden: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    x = np.clip(rng.normal(0, 6000, (sequence, hidden)), -32768, 32767).astype(np.int16)
-    x[rng.integers(sequence)] = 0
-    x[-1, -1] = -32768
-    return x
+from tests.sw.layers import PRECISIONS, make_input, make_layer
 
 
 def execute(compiled: LayerProgram, x: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -146,6 +82,19 @@ SHAPES = {
 @pytest.mark.parametrize("name", ["tiny", "default", "a8x16", "a16x4", "a32x32"])
 def test_shapes_that_divide_nothing(name: str, shape: str) -> None:
     check(make_layer(2, *SHAPES[shape]), CONFIGS[name], 21, 20)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["tiny", "default", "a8x16", "a16x4", "a64x64"])
+def test_precisions(name: str, precision: str) -> None:
+    layer = make_layer(2, precision=PRECISIONS[precision])
+    check(layer, CONFIGS[name], 21, 20)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precisions_of_awkward_shapes(precision: str) -> None:
+    check(make_layer(3, 50, 5, 8, 77, PRECISIONS[precision]), CONFIGS["small"], 19, 7)
+    check(make_layer(4, 48, 3, 16, 72, PRECISIONS[precision]), MEMORIES["accumulators"], 17, 17)
 
 
 MEMORIES = {
@@ -247,8 +196,11 @@ def test_refusals() -> None:
         dataclasses.replace(layer, q=dataclasses.replace(layer.q, row_scaled=False)),
         default,
         8,
-        "q: an operand without row scale",
+        "one mode for the three",
     )
+    refuse(dataclasses.replace(layer, attention_bits=16), default, 8, "attention of 16 bits")
+    four = make_layer(1, 50, 5, 10, 77, PRECISIONS["w4a8"])
+    refuse(four, default, 8, "heads of 10 padded to 16")
 
 
 def test_pack_input_refuses_another_shape() -> None:

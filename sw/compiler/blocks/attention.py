@@ -14,17 +14,18 @@ from functools import partial
 
 from hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Stat, XMode
 from hw.encoding import Scalar, Value
-from sw.compiler.blocks.emitter import INPUT, LENGTH_SCALAR, SCRATCH, Emitter, Rows, Weights
-from sw.compiler.blocks.gemm import multiply, requantize
+from sw.compiler.blocks.emitter import SCRATCH, WEIGHTS, Emitter, Rows, Weights
+from sw.compiler.blocks.gemm import BYTES, byte_products, multiply, regions, requantize
 from sw.compiler.pack import Chunk, Product
-from sw.compiler.plan import ATTENTION
+from sw.compiler.plan import ATTENTION, Plan
 from sw.compiler.schedule import Issued
-from sw.compiler.tile import RowBlock, chunk_panels, row_blocks, up
+from sw.compiler.tile import RowBlock, chunk_panels, parts, row_blocks, up
 from sw.quantize.formats import QSoftmax
 
 PARTS = ("k", "q", "v")
 """Order of the projections in a head's weights."""
-_CONTEXT_SHIFT = 8
+_CONTEXT_SHIFT = {8: 8, 16: 15}
+"""Behind n, by the bits of v: Q7 of v's unit, and Q0."""
 
 
 @dataclass
@@ -67,11 +68,12 @@ class Attention:
     Parameters
     ----------
     emitter : Emitter
+    plan : Plan
     heads : list of Product
         q, k and v of each head side by side, in the order of `PARTS`, each padded to panels.
     softmax : QSoftmax
-    magnitudes : int
-        Offset of x's magnitudes in the input region.
+    context_out : Out
+        Format of the context.
     context : int
         Offset of the context in the scratch region, where it is spilled.
     context_magnitudes : int
@@ -81,19 +83,21 @@ class Attention:
     def __init__(
         self,
         emitter: Emitter,
+        plan: Plan,
         heads: list[Product],
         softmax: QSoftmax,
         *,
-        magnitudes: int,
+        context_out: Out,
         context: int,
         context_magnitudes: int,
     ) -> None:
         self.emitter = emitter
-        self.plan = emitter.plan
+        self.plan = plan
         self.shape = emitter.shape
         self.heads = heads
         self.softmax = softmax
-        self.magnitudes = magnitudes
+        self.context_out = context_out
+        self.wide = emitter.shape.precision.attention == 16
         self.context = context
         self.context_magnitudes = context_magnitudes
         self.drained: dict[tuple[int, str], int] = {}
@@ -106,8 +110,8 @@ class Attention:
     def _get_x_scales(self, block: RowBlock, scale: int) -> None:
         self.emitter.get_scales(
             self.emitter.area("x magnitudes"),
-            region=INPUT,
-            offset=self.magnitudes + 2 * block.first,
+            region=self.emitter.x.region,
+            offset=self.emitter.x.magnitudes + 2 * block.first,
             rows=block.rows,
             scale=scale,
         )
@@ -132,8 +136,9 @@ class Attention:
         return rows
 
     def _load_x(self, rows: Rows, block: RowBlock, panels: tuple[int, int]) -> None:
+        x = self.emitter.x
         self.emitter.move_rows(
-            Opcode.LOAD, rows, region=INPUT, offset=0, first=block.first, panels=panels
+            Opcode.LOAD, rows, region=x.region, offset=x.panels, first=block.first, panels=panels
         )
 
     # Projections.
@@ -149,21 +154,33 @@ class Attention:
                 continue
             panel = low - index * shape.head_panels
             width = shape.geometry.panel
-            issued = requantize(
-                self.emitter,
-                x,
-                weights,
-                acc,
-                panels=(low - first, high - first),
-                valid=min(shape.head_dim - panel * width, (high - low) * width),
-                out_addr=self.emitter.area(f"{part}{head % self.plan.sets}")
-                + panel * shape.key_words
-                + block.first // 2,
-                out_stride=shape.key_words,
-                out=Out.S8,
-            )
-            key = (head, part)
-            self.drained[key] = max(self.drained.get(key, 0), issued.done)
+            area = self.emitter.area(f"{part}{head % self.plan.sets}")
+            for out, plane in self._formats(part):
+                words = 2 * shape.key_words if out == Out.SYM16 else shape.key_words
+                row = block.first if out == Out.SYM16 else block.first // 2
+                issued = requantize(
+                    self.emitter,
+                    x,
+                    weights,
+                    acc,
+                    panels=(low - first, high - first),
+                    valid=min(shape.head_dim - panel * width, (high - low) * width),
+                    out_addr=area + self._plane(plane) + panel * words + row,
+                    out_stride=words,
+                    out=out,
+                )
+                key = (head, part)
+                self.drained[key] = max(self.drained.get(key, 0), issued.done)
+
+    def _formats(self, part: str) -> tuple[tuple[Out, int], ...]:
+        """Outputs that make q, k or v, each with its plane: 16-bit k and v are stored as bytes."""
+        if not self.wide:
+            return ((Out.S8, 0),)
+        return ((Out.SYM16, 0),) if part == "q" else ((Out.HIGH, 0), (Out.LOW, 1))
+
+    def _plane(self, plane: int) -> int:
+        """Words before a plane of bytes of a head's k or v."""
+        return plane * self.shape.head_panels * self.shape.key_words
 
     def _project(self, head: int, block: RowBlock, chunk: Chunk) -> None:
         emitter = self.emitter
@@ -178,9 +195,10 @@ class Attention:
         shape, plan = self.shape, self.plan
         geometry = shape.geometry
         rows = plan.projection_rows
-        most = max(1, plan.acc.small.size // (rows * geometry.panel_tiles))
+        mode = shape.precision.qkv
+        most = max(1, plan.acc.small.size // (rows * geometry.panel_tiles * parts(mode)))
         ring = self.emitter.ring(ATTENTION).words
-        most = min(most, max(1, ring // 3 // geometry.blob_words(shape.hidden, 1)))
+        most = min(most, max(1, ring // 3 // geometry.blob_words(shape.hidden, 1, mode)))
         steps = []
         for index, part in enumerate(PARTS):
             for low, high in chunk_panels(shape.head_panels, most):
@@ -228,7 +246,7 @@ class Attention:
             self._get_x_scales(RowBlock(0, shape.sequence), 0)
         product = self.heads[0]
         chunk = product.chunk(0, product.panels)
-        tiles = product.panels * geometry.panel_tiles
+        tiles = product.panels * geometry.panel_tiles * parts(product.mode)
         half = emitter.config.acc_words // 2
         if plan.x_resident:
             most = min(half // tiles, shape.sequence)
@@ -240,7 +258,8 @@ class Attention:
             fits = plan.projection_rows * tiles <= emitter.config.acc_words
             blocks = list(plan.projection) if fits else []
         ring = emitter.ring(ATTENTION)
-        if not blocks or chunk.words > ring.words // 2:
+        # Group scales are not cut along K.
+        if not blocks or chunk.words > ring.words // 2 or product.scales is not None:
             if plan.x_resident:
                 whole = RowBlock(0, shape.sequence)
                 self._load_x(self._x(whole), whole, (0, shape.hidden_panels))
@@ -273,37 +292,25 @@ class Attention:
             low, high = done * per_panel, min((done + size) * per_panel, tiles)
             if first:
                 words = config.rows // 2
+                stride = chunk.product.plane_words
+                # Planes follow each other as panels do.
                 emitter.transfer(
                     Opcode.LOAD,
                     sp=weights.address + low * words,
-                    region=1,
+                    region=WEIGHTS,
                     offset=offset + low * words * word,
                     length=(high - low) * words * word,
-                    runs=chunk.panels,
-                    run_stride=weights.stride * word,
-                    sp_run=weights.stride,
+                    runs=chunk.panels * chunk.product.planes,
+                    run_stride=stride * word,
+                    sp_run=stride,
                 )
             self._load_x(x, block, (done, done + size))
-            emitter.emit(
-                Opcode.MATMUL,
-                m=x.rows,
-                kt=high - low,
-                nt=chunk.panels * geometry.panel_tiles,
-                x_addr=x.panel(done),
-                x_stride=x.stride,
-                w_addr=weights.address + low * (config.rows // 2),
-                w_stride=weights.stride,
-                acc_addr=acc,
-                acc_stride=x.rows,
-                scale=x.scale,
-                mode=XMode.SCALED,
-                accumulate=int(done > 0),
-            )
+            multiply(emitter, x, weights, acc, tiles=(low, high))
             if first and done == 0:
                 emitter.transfer(
                     Opcode.LOAD,
                     sp=weights.parameters(),
-                    region=1,
+                    region=WEIGHTS,
                     offset=offset + chunk.parameter_offset * word,
                     length=(chunk.words - chunk.parameter_offset) * word,
                 )
@@ -319,26 +326,31 @@ class Attention:
         number = emitter.turn(plan.acc.scores)
         acc = plan.acc.scores.start + number * plan.acc.scores.size
         which = head % plan.sets
-        emitter.emit(
-            Opcode.MATMUL,
-            m=block.rows,
-            kt=geometry.k_tiles(shape.head_dim),
-            nt=shape.score_tiles,
-            x_addr=emitter.area(f"q{which}") + block.first // 2,
-            x_stride=shape.key_words,
-            w_addr=emitter.area(f"k{which}"),
-            w_stride=shape.key_words,
-            acc_addr=acc,
-            acc_stride=block.rows,
-            mode=XMode.S8,
-            transposed=1,
-        )
+        step = shape.attention_bytes
+        region = shape.score_tiles * block.rows
+        modes = BYTES if self.wide else (XMode.S8,)
+        for mode, plane, number_of, adds in byte_products(modes, step):
+            emitter.emit(
+                Opcode.MATMUL,
+                m=block.rows,
+                kt=geometry.k_tiles(shape.head_dim),
+                nt=shape.score_tiles,
+                x_addr=emitter.area(f"q{which}") + block.first * step // 2,
+                x_stride=shape.key_words * step,
+                w_addr=emitter.area(f"k{which}") + self._plane(plane),
+                w_stride=shape.key_words,
+                acc_addr=acc + number_of * region,
+                acc_stride=block.rows,
+                mode=mode,
+                accumulate=int(adds),
+                transposed=1,
+            )
         stat = number * plan.query_rows
         common: dict[str, Value] = {
             "m": block.rows,
             "panels": shape.key_panels,
-            "valid": Scalar(LENGTH_SCALAR),
-            "acc_addr": acc,
+            "valid": Scalar(emitter.length),
+            **regions(acc, shape.score_parts, region),
             "acc_stride": block.rows,
             "stat": stat,
             "first": 1,
@@ -385,36 +397,41 @@ class Attention:
         geometry = shape.geometry
         out = self._context_rows(head, block)
         rows = block.rows
-        most = max(1, plan.acc.small.size // (rows * geometry.panel_tiles))
+        planes = shape.attention_bytes
+        most = max(1, plan.acc.small.size // (rows * geometry.panel_tiles * planes))
         for low, high in chunk_panels(shape.head_panels, most):
             acc = emitter.slot(plan.acc.small)
-            emitter.emit(
-                Opcode.MATMUL,
-                m=rows,
-                kt=geometry.k_tiles(shape.sequence),
-                nt=(high - low) * geometry.panel_tiles,
-                x_addr=emitter.area(f"p{number}"),
-                x_stride=up(rows, 2),
-                w_addr=emitter.area(f"v{head % plan.sets}") + low * shape.key_words,
-                w_stride=shape.key_words,
-                acc_addr=acc,
-                acc_stride=rows,
-                mode=XMode.U8,
-            )
+            region = (high - low) * geometry.panel_tiles * rows
+            for plane in range(planes):
+                emitter.emit(
+                    Opcode.MATMUL,
+                    m=rows,
+                    kt=geometry.k_tiles(shape.sequence),
+                    nt=(high - low) * geometry.panel_tiles,
+                    x_addr=emitter.area(f"p{number}"),
+                    x_stride=up(rows, 2),
+                    w_addr=emitter.area(f"v{head % plan.sets}")
+                    + self._plane(plane)
+                    + low * shape.key_words,
+                    w_stride=shape.key_words,
+                    acc_addr=acc + plane * region,
+                    acc_stride=rows,
+                    mode=XMode.U8,
+                )
             emitter.emit(
                 Opcode.VECTOR,
                 m=rows,
                 panels=high - low,
                 valid=min(shape.head_dim - low * geometry.panel, (high - low) * geometry.panel),
-                acc_addr=acc,
+                **regions(acc, planes, region),
                 acc_stride=rows,
                 out_addr=out.panel(low),
                 out_stride=out.stride,
                 scale_out=out.scale,
                 stat=number * plan.query_rows,
-                shift=_CONTEXT_SHIFT,
+                shift=_CONTEXT_SHIFT[shape.precision.attention],
                 mul=Mul.ROW,
-                out=Out.S16,
+                out=self.context_out,
                 magnitude=1,
                 first=int(head == 0 and low == 0),
             )

@@ -5,17 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hw.commands import PARAMETER_ROWS, Opcode, RowOp
-from hw.config import Config
 from hw.encoding import Command, Value
 from sw.compiler.errors import CompileError
 from sw.compiler.pack import Chunk, WeightImage
-from sw.compiler.plan import Plan, Slots
+from sw.compiler.plan import Placed, Slots
 from sw.compiler.schedule import Issued, Schedule
 
 WEIGHTS, INPUT, OUTPUT, SCRATCH = 1, 2, 3, 4
 """Regions; 0 holds the program."""
-LENGTH_SCALAR = 0
-"""Scalar register with the number of valid tokens."""
+UNTRACKED = frozenset({0, WEIGHTS, INPUT, OUTPUT})
+"""Regions that are only read, or only written."""
+
+
+@dataclass(frozen=True)
+class StatePlace:
+    """Where an s16 matrix of all rows and its magnitudes stand in DRAM: region and offsets."""
+
+    region: int
+    panels: int
+    magnitudes: int
 
 
 @dataclass
@@ -75,10 +83,6 @@ class Weights:
     chunk: Chunk
     address: int
 
-    @property
-    def stride(self) -> int:
-        return self.chunk.product.weight_words
-
     def parameters(self, panel: int = 0) -> int:
         """Address of the parameters of a panel of the chunk."""
         return self.address + self.chunk.parameter_offset + panel * PARAMETER_ROWS
@@ -103,19 +107,36 @@ class Emitter:
 
     Parameters
     ----------
-    config : Config
-    plan : Plan
+    schedule : Schedule
+        Takes the commands.
+    plan : Placed
     image : WeightImage
         Grows as chunks are fetched.
+    x, y : StatePlace
+        Input and output.
+    length : int
+        Scalar register with the number of valid tokens.
     """
 
-    def __init__(self, config: Config, plan: Plan, image: WeightImage) -> None:
-        self.config = config
-        self.plan = plan
+    def __init__(
+        self,
+        schedule: Schedule,
+        plan: Placed,
+        image: WeightImage,
+        *,
+        x: StatePlace,
+        y: StatePlace,
+        length: int = 0,
+    ) -> None:
+        self.config = schedule.config
+        self.placed = plan
         self.shape = plan.shape
         self.geometry = plan.shape.geometry
         self.image = image
-        self.schedule = Schedule(config, frozenset({0, WEIGHTS, INPUT, OUTPUT}))
+        self.schedule = schedule
+        self.x = x
+        self.y = y
+        self.length = length
         self.rings: dict[tuple[int, int], Ring] = {}
         self._current: Ring | None = None
         self._turns: dict[Slots, int] = {}
@@ -126,7 +147,7 @@ class Emitter:
 
     def area(self, name: str) -> int:
         """Address of a placed buffer."""
-        return self.plan.areas[name].start
+        return self.placed.areas[name].start
 
     def turn(self, slots: Slots) -> int:
         """Number of the next slot; they take turns."""
@@ -209,7 +230,7 @@ class Emitter:
 
         A new one goes on where the one before stands, so that loads run on from phase to phase.
         """
-        span = self.plan.ring[phase]
+        span = self.placed.ring[phase]
         if span not in self.rings:
             self.rings[span] = Ring(*span)
             if self._current is not None:

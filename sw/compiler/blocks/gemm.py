@@ -2,36 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from hw.commands import PARAMETER_ROWS, Mul, Opcode, Pre, XMode
+from hw.commands import PARAMETER_ROWS, Mul, Opcode, Parts, Pre, WeightFormat, XMode
 from hw.encoding import Value
 from sw.compiler.blocks.emitter import Emitter, Rows, Weights
 from sw.compiler.pack import Chunk
 from sw.compiler.schedule import Issued
+from sw.compiler.tile import parts
 
 Drain = Callable[[Weights, int], object]
 """Empties an accumulator region: (weights, accumulator address)."""
 
 
-def multiply(emitter: Emitter, x: Rows, weights: Weights, acc: int) -> Issued:
-    """Accumulators = x · weights, K whole."""
+BYTES = (XMode.HIGH, XMode.LOW)
+"""The feeder's passes over a 16-bit operand."""
+
+
+def regions(acc: int, count: int, words: int) -> dict[str, Value]:
+    """Fields of a VECTOR command over `count` accumulator regions of `words` each."""
+    if count == 1:
+        return {"acc_addr": acc}
+    return {"acc_addr": acc, "parts": Parts(count - 1), "acc_part": words}
+
+
+def byte_products(modes: Sequence[XMode], planes: int) -> Iterator[tuple[XMode, int, int, bool]]:
+    """The operand's bytes times the weights' planes, the most significant first.
+
+    Yields the feeder's mode, the plane, the accumulator region, and whether it adds to what an
+    earlier one left there.
+    """
+    seen = set()
+    for number, mode in enumerate(modes):
+        for plane in range(planes):
+            region = number + plane
+            yield mode, plane, region, region in seen
+            seen.add(region)
+
+
+def multiply(
+    emitter: Emitter,
+    x: Rows,
+    weights: Weights,
+    acc: int,
+    *,
+    tiles: tuple[int, int] | None = None,
+) -> None:
+    """Accumulators = x · weights, a region for each weight of byte products.
+
+    Parameters
+    ----------
+    tiles : (int, int), optional
+        K tiles [a, b) only, a panel's first being a; what is behind a = 0 is added.
+    """
     chunk = weights.chunk
+    product = chunk.product
     geometry = emitter.geometry
-    return emitter.emit(
-        Opcode.MATMUL,
-        m=x.rows,
-        kt=geometry.k_tiles(chunk.product.k),
-        nt=chunk.panels * geometry.panel_tiles,
-        x_addr=x.address,
-        x_stride=x.stride,
-        w_addr=weights.address,
-        w_stride=weights.stride,
-        acc_addr=acc,
-        acc_stride=x.rows,
-        scale=x.scale,
-        mode=XMode.SCALED,
-    )
+    low, high = tiles or (0, geometry.k_tiles(product.k))
+    columns = chunk.panels * geometry.panel_tiles
+    wide = product.mode.operand_bits == 16
+    packed: dict[str, Value] = {}
+    if product.scales is not None:
+        packed = {
+            "weights": WeightFormat.S4,
+            "group_addr": weights.address + chunk.group_offset,
+            "group_stride": product.group_words,
+        }
+    rows = emitter.config.rows
+    for mode, plane, region, adds in byte_products(
+        BYTES if wide else (XMode.SCALED,), product.planes
+    ):
+        emitter.emit(
+            Opcode.MATMUL,
+            m=x.rows,
+            kt=high - low,
+            nt=columns,
+            x_addr=x.panel(low * rows // geometry.panel),
+            x_stride=x.stride,
+            w_addr=weights.address + chunk.plane_offset(plane) + low * rows // 2,
+            w_stride=product.plane_words,
+            acc_addr=acc + region * columns * x.rows,
+            acc_stride=x.rows,
+            scale=x.scale,
+            mode=mode,
+            accumulate=int(adds or low > 0),
+            **packed,
+        )
 
 
 def requantize(
@@ -44,7 +100,7 @@ def requantize(
     valid: int | None = None,
     **fields: Value,
 ) -> Issued:
-    """VECTOR over accumulators of a product whose operand had row scales.
+    """VECTOR over the accumulators of a product.
 
     Parameters
     ----------
@@ -56,20 +112,24 @@ def requantize(
         Output, statistics and what follows the bias.
     """
     low, high = panels or (0, weights.chunk.panels)
-    tiles = low * emitter.geometry.panel_tiles
+    chunk = weights.chunk
+    per_panel = emitter.geometry.panel_tiles * x.rows
+    mode = chunk.product.mode
+    scaled: dict[str, Value] = {}
+    if mode.operand_bits == 8:
+        scaled = {"pre": Pre.ROW_SCALE, "scale_in": x.scale}
     return emitter.emit(
         Opcode.VECTOR,
         m=x.rows,
         panels=high - low,
-        valid=weights.chunk.valid if valid is None else valid,
-        acc_addr=acc + tiles * x.rows,
+        valid=chunk.valid if valid is None else valid,
+        **regions(acc + low * per_panel, parts(mode), chunk.panels * per_panel),
         acc_stride=x.rows,
         par_addr=weights.parameters(low),
         par_stride=PARAMETER_ROWS,
-        scale_in=x.scale,
-        pre=Pre.ROW_SCALE,
         mul=Mul.CHANNEL,
         bias=1,
+        **scaled,
         **fields,
     )
 

@@ -8,7 +8,7 @@ from hw.commands import PARAMETER_ROWS, Mul, Opcode, Out, Post, Pre, RowOp, Sour
 from sw.compiler.blocks.emitter import Emitter, Rows
 from sw.compiler.pack import Product
 from sw.compiler.tile import chunk_panels
-from sw.quantize.formats import QLayerNorm
+from sw.quantize.formats import QLayerNorm, Width
 
 _XHAT_BITS = 16
 
@@ -62,7 +62,7 @@ def layernorm(
             pre=Pre.CENTER,
             mul=Mul.ROW,
             post=Post.AFFINE,
-            out=Out.S16,
+            out=Out.SYM16 if constants.out is Width.SYM16 else Out.S16,
             magnitude=1,
             first=int(low == 0),
         )

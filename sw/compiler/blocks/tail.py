@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from hw.commands import Function, Opcode, Out, Post, Stat
-from sw.compiler.blocks.emitter import INPUT, OUTPUT, SCRATCH, Emitter, Rows, Weights
+from sw.compiler.blocks.emitter import SCRATCH, Emitter, Rows, Weights
 from sw.compiler.blocks.gemm import multiply, pairs, requantize, share_of
 from sw.compiler.blocks.layernorm import layernorm
 from sw.compiler.pack import Chunk, Product
-from sw.compiler.plan import FFN
+from sw.compiler.plan import FFN, Plan
 from sw.compiler.plan import OUTPUT as OUTPUT_PHASE
-from sw.compiler.tile import RowBlock, chunk_panels
-from sw.quantize.formats import QLayer
+from sw.compiler.tile import RowBlock, chunk_panels, parts
+from sw.quantize.formats import QLayer, Width
 
+OUTS = {Width.S8: Out.S8, Width.S16: Out.S16, Width.SYM16: Out.SYM16}
+"""Output format of each width at rest."""
 _RESIDUAL_SHIFT = 8
 _LAST_PARTS = 4
 """Passes the very last LayerNorm is cut into, so that storing begins early."""
@@ -54,32 +56,30 @@ class Tail:
     Parameters
     ----------
     emitter : Emitter
+    plan : Plan
     layer : QLayer
     products : TailProducts
     context, context_magnitudes : int
         Offsets in the scratch region, where the context is spilled.
-    magnitudes : int
-        Offset of y's magnitudes in the output region.
     """
 
     def __init__(
         self,
         emitter: Emitter,
+        plan: Plan,
         layer: QLayer,
         products: TailProducts,
         *,
         context: int,
         context_magnitudes: int,
-        magnitudes: int,
     ) -> None:
         self.emitter = emitter
-        self.plan = emitter.plan
+        self.plan = plan
         self.shape = emitter.shape
         self.layer = layer
         self.products = products
         self.context = context
         self.context_magnitudes = context_magnitudes
-        self.magnitudes = magnitudes
         self.groups = [self._group(index) for index in range(len(self.plan.tail))]
 
     def _group(self, index: int) -> list[_Block]:
@@ -123,7 +123,8 @@ class Tail:
         """Panels of a product in chunks that fit an accumulator slot and leave the ring turning."""
         emitter, plan = self.emitter, self.plan
         block_rows = max(block.rows for group in plan.tail for block in group)
-        most = plan.acc.tail.size // (block_rows * emitter.geometry.panel_tiles)
+        tiles = emitter.geometry.panel_tiles * parts(product.mode)
+        most = plan.acc.tail.size // (block_rows * tiles)
         ring = emitter.ring(phase).words
         shared = max(len(group) for group in plan.tail)
         one = product.chunk(0, 1).words
@@ -165,8 +166,8 @@ class Tail:
             self.emitter.move_rows(
                 Opcode.LOAD,
                 item.x,
-                region=INPUT,
-                offset=0,
+                region=self.emitter.x.region,
+                offset=self.emitter.x.panels,
                 first=item.block.first,
                 panels=(0, self.shape.hidden_panels),
             )
@@ -249,7 +250,7 @@ class Tail:
                 shift2=smooth.shift,
                 function=function,
                 post=Post.SMOOTH,
-                out=Out.S16,
+                out=OUTS[self.layer.ffn1.act_out],
                 magnitude=1,
                 first=int(chunk.first == 0),
             )
@@ -267,8 +268,9 @@ class Tail:
         emitter, first = self.emitter, item.block.first
 
         def store(panels: tuple[int, int]) -> None:
+            y = emitter.y
             emitter.move_rows(
-                Opcode.STORE, item.y, region=OUTPUT, offset=0, first=first, panels=panels
+                Opcode.STORE, item.y, region=y.region, offset=y.panels, first=first, panels=panels
             )
 
         layernorm(
@@ -284,8 +286,8 @@ class Tail:
         )
         emitter.put_scales(
             emitter.area(f"y magnitudes{item.block.first // max(1, item.block.rows) % 2}"),
-            region=OUTPUT,
-            offset=self.magnitudes + 2 * first,
+            region=emitter.y.region,
+            offset=emitter.y.magnitudes + 2 * first,
             rows=item.block.rows,
             scale=item.y.scale,
         )

@@ -1,0 +1,62 @@
+"""Results in a file, one JSON object a line, so that an interrupted run can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sw.models.errors import ModelError
+
+
+class JsonLines:
+    """A file of results that survives being interrupted.
+
+    Parameters
+    ----------
+    path : Path
+        Made, with its folder, where it is missing.
+    header : mapping
+        First line: what the results belong to.
+
+    Attributes
+    ----------
+    records : list of dict
+        What the file holds behind the header.
+
+    Raises
+    ------
+    ModelError
+        If the file has another header, or a line that is no JSON object.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self._path = path
+        self.records: list[dict[str, Any]] = []
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            raw = path.read_bytes() if path.exists() else b""
+            # What stands behind the last line end was cut off while it was written.
+            whole = raw[: raw.rfind(b"\n") + 1]
+            if len(whole) < len(raw):
+                os.truncate(path, len(whole))
+            lines = [json.loads(line) for line in whole.splitlines()]
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot read {path}: {error}") from error
+        if not all(isinstance(line, dict) for line in lines):
+            raise ModelError(f"{path}: a line is no JSON object")
+        if not lines:
+            self.append(header)
+        elif lines[0] != dict(header):
+            raise ModelError(f"{path} holds results of {lines[0]}, not of {dict(header)}")
+        self.records += lines[1:]
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write a line, at once."""
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise ModelError(f"cannot write {self._path}: {error}") from error
