@@ -38,8 +38,11 @@ def _padded(weight: Ints, rows: int, columns: int) -> Ints:
     return pad(weight, rows, columns).astype(weight.dtype)
 
 
-def head_products(layer: QLayer, geometry: Geometry) -> list[Product]:
-    """q, k, v of each head side by side in the order of `PARTS`, each padded to panels."""
+def head_products(layer: QLayer, geometry: Geometry, owner: str = "") -> list[Product]:
+    """q, k, v of each head side by side in the order of `PARTS`, each padded to panels.
+
+    `owner` goes before each product's name.
+    """
     width = geometry.panel
     d = layer.head_dim
     padded = geometry.panels(d) * width
@@ -60,7 +63,7 @@ def head_products(layer: QLayer, geometry: Geometry) -> list[Product]:
             params.append(_pad_parameters(values, padded))
         out.append(
             Product(
-                name=f"head {head}",
+                name=f"{owner}head {head}",
                 k=layer.hidden,
                 n=padded * len(PARTS),
                 mode=layer.q.mode,
@@ -137,16 +140,16 @@ def _spread(layer: QLayer, geometry: Geometry) -> QLinear:
     return replace(o, weight=spread(o.weight, d, padded), groups=groups)
 
 
-def tail_products(layer: QLayer, geometry: Geometry) -> TailProducts:
-    """Everything behind attention."""
+def tail_products(layer: QLayer, geometry: Geometry, owner: str = "") -> TailProducts:
+    """Everything behind attention; `owner` goes before each product's name."""
     residuals = layer.o.residual, layer.ffn2.residual
     assert residuals[0] is not None
     assert residuals[1] is not None
     assert layer.ffn1.smooth is not None
     return TailProducts(
-        o=_linear("o", _spread(layer, geometry), geometry, residuals[0].mult),
-        ln1=norm_product("ln1", layer.ln1, geometry),
-        ffn1=_linear("ffn1", layer.ffn1, geometry, layer.ffn1.smooth.mult),
-        ffn2=_linear("ffn2", layer.ffn2, geometry, residuals[1].mult),
-        ln2=norm_product("ln2", layer.ln2, geometry),
+        o=_linear(f"{owner}o", _spread(layer, geometry), geometry, residuals[0].mult),
+        ln1=norm_product(f"{owner}ln1", layer.ln1, geometry),
+        ffn1=_linear(f"{owner}ffn1", layer.ffn1, geometry, layer.ffn1.smooth.mult),
+        ffn2=_linear(f"{owner}ffn2", layer.ffn2, geometry, residuals[1].mult),
+        ln2=norm_product(f"{owner}ln2", layer.ln2, geometry),
     )

@@ -1,0 +1,174 @@
+"""Compilation of a whole encoder: the embedding's LayerNorm and every layer in one program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from hw.commands import SCALARS
+from hw.config import Config
+from sw.compiler.blocks.embedding import normalize_embedding, place_embedding
+from sw.compiler.blocks.emitter import (
+    INPUT,
+    OUTPUT,
+    SCRATCH,
+    UNTRACKED,
+    WEIGHTS,
+    Emitter,
+    StatePlace,
+)
+from sw.compiler.errors import CompileError
+from sw.compiler.estimate import timeline_estimate
+from sw.compiler.layer import ALIGNMENT, EFFORT, check_layer, emit_layer, layer_shape, plan_layer
+from sw.compiler.pack import WeightImage
+from sw.compiler.place import DramMap
+from sw.compiler.plan import Plan
+from sw.compiler.products import head_products, norm_product, tail_products
+from sw.compiler.schedule import Schedule
+from sw.compiler.tile import Shape
+from sw.program import Buffer, Executable, Program
+from sw.quantize.formats import QModel
+from sw.quantize.precision import format_precision
+
+BATCH_MAX = SCALARS
+"""Sequences of a program: each has its length in a scalar register."""
+
+
+@dataclass(frozen=True)
+class _States:
+    """Where the states of one sequence stand: z, two that take turns between layers, y."""
+
+    z: StatePlace
+    between: tuple[StatePlace, StatePlace]
+    y: StatePlace
+
+    def of(self, layer: int, layers: int) -> tuple[StatePlace, StatePlace]:
+        """Input and output of a layer."""
+        last = layer == layers - 1
+        return self.between[layer % 2], self.y if last else self.between[(layer + 1) % 2]
+
+
+def _suffix(item: int, batch: int) -> str:
+    return "" if batch == 1 else str(item)
+
+
+def compile_model(
+    model: QModel,
+    config: Config,
+    sequence: int,
+    *,
+    batch: int = 1,
+    effort: int = EFFORT,
+    progress: Callable[[int, int], None] | None = None,
+) -> Executable:
+    """Map a whole encoder onto a configuration.
+
+    Parameters
+    ----------
+    model : QModel
+    config : Config
+    sequence : int
+        Rows S of each sequence; how many of them are valid is a scalar of the run.
+    batch : int
+        Sequences in a run, 1 … `BATCH_MAX`.
+    effort : int
+        Choices of each part of a layer's plan that are compared; 1 takes the first that fits.
+    progress : callable, optional
+        Told the layers done and their number.
+
+    Returns
+    -------
+    Executable
+        Inputs "z" (s16 [S, H], the sum of the embeddings), outputs "y" (s16 [S, H] in
+        ``model.layers[-1].output``), scalars "length"; of a batch "z0", "y0", "length0" and so on.
+        Metadata: "sequence", "batch", "hidden", "layers", "precision", "macs", "estimate", and
+        "output" with the scale of y.
+
+    Raises
+    ------
+    CompileError
+        With the reason and the sizes, where the model does not fit; the layer is named.
+    """
+    if not 1 <= batch <= BATCH_MAX:
+        raise CompileError(f"batch = {batch}: 1 to {BATCH_MAX} is needed")
+    positions = len(model.embedding.position)
+    if sequence > positions:
+        raise CompileError(f"sequence = {sequence}: the model has {positions} positions")
+    count = len(model.layers)
+    plans: dict[Shape, Plan] = {}
+    for index, layer in enumerate(model.layers):
+        try:
+            check_layer(layer, config, sequence)
+            shape = layer_shape(layer, config, sequence)
+            if shape not in plans:
+                compiled, _ = plan_layer(layer, config, sequence, effort=effort).compiled
+                plans[shape] = compiled.plan
+        except CompileError as error:
+            raise CompileError(f"layer {index}: {error}") from error
+    shape = layer_shape(model.layers[0], config, sequence)
+    state = shape.hidden_panels * sequence * config.word_bytes
+    maps = {region: DramMap(ALIGNMENT) for region in (WEIGHTS, INPUT, OUTPUT, SCRATCH)}
+
+    def place(region: int, name: str) -> StatePlace:
+        panels = maps[region].add(name, state)
+        return StatePlace(region, panels, maps[region].add(f"{name} magnitudes", 2 * sequence))
+
+    items = []
+    for item in range(batch):
+        end = _suffix(item, batch)
+        z = StatePlace(INPUT, maps[INPUT].add(f"z{end}", state), 0)
+        between = place(SCRATCH, f"even{end}"), place(SCRATCH, f"odd{end}")
+        items.append(_States(z, between, place(OUTPUT, f"y{end}")))
+    schedule = Schedule(config, UNTRACKED)
+    image = WeightImage(maps[WEIGHTS], config.word_bytes)
+    placed, rows = place_embedding(config, shape)
+    norm = norm_product("embedding", model.embedding.ln, shape.geometry)
+    for states in items:
+        emitter = Emitter(schedule, placed, image, x=states.z, y=states.between[0])
+        normalize_embedding(emitter, norm, model.embedding.ln, rows)
+    for index, layer in enumerate(model.layers):
+        shape = layer_shape(layer, config, sequence)
+        owner = f"layer {index} "
+        heads = head_products(layer, shape.geometry, owner)
+        products = tail_products(layer, shape.geometry, owner)
+        for item, states in enumerate(items):
+            x, y = states.of(index, count)
+            emit_layer(
+                schedule,
+                image,
+                maps[SCRATCH],
+                layer,
+                plans[shape],
+                heads,
+                products,
+                x=x,
+                y=y,
+                length=item,
+            )
+        if progress is not None:
+            progress(index + 1, count)
+    matrix = (sequence, shape.hidden)
+    buffers = {}
+    for item, states in enumerate(items):
+        end = _suffix(item, batch)
+        buffers[f"z{end}"] = Buffer(INPUT, states.z.panels, state, "s16 panels", matrix, "input")
+        buffers[f"y{end}"] = Buffer(OUTPUT, states.y.panels, state, "s16 panels", matrix, "output")
+    output = model.layers[-1].output
+    return Executable(
+        config=config,
+        program=Program(config, schedule.commands()),
+        constants={WEIGHTS: image.to_bytes()},
+        regions={region: max(dram.size, ALIGNMENT) for region, dram in maps.items()},
+        buffers=buffers,
+        scalars={f"length{_suffix(item, batch)}": item for item in range(batch)},
+        metadata={
+            "sequence": sequence,
+            "batch": batch,
+            "hidden": shape.hidden,
+            "layers": count,
+            "precision": format_precision(model.precision),
+            "macs": batch * sum(layer_shape(q, config, sequence).macs for q in model.layers),
+            "estimate": asdict(timeline_estimate(schedule.timeline)),
+            "output": {"scale": output.scale, "smooth": output.smooth.tolist()},
+        },
+    )
