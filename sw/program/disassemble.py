@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hw.commands import LAYOUTS, Opcode
+from hw.commands import LAYOUTS, Opcode, Parts, WeightFormat
 from hw.encoding import Command, Scalar, Token
 
 
@@ -13,6 +13,9 @@ def _tokens(sign: str, tokens: tuple[Token, ...]) -> str:
         f"{sign}{token.semaphore}" + (f"*{token.amount}" if token.amount != 1 else "")
         for token in tokens
     )
+
+
+_PLAIN = {"NONE", Parts.ONE.name, WeightFormat.S8.name}
 
 
 def format_command(command: Command) -> str:
@@ -26,9 +29,9 @@ def format_command(command: Command) -> str:
         if isinstance(value, Scalar):
             parts.append(f"{name}={value}")
         elif spec.values is not None:
-            # The first member is the plain case (NONE), but for those without one.
+            # The first member is the plain case, but for enumerations without one.
             members = {int(member): member.name for member in spec.values}
-            if value or members.get(0) != "NONE":
+            if value or members[0] not in _PLAIN:
                 parts.append(f"{name}={members.get(value, value)}")
         elif spec.width == 1:
             if value:

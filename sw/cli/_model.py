@@ -1,0 +1,114 @@
+"""Models on the command line: reading texts, opening an engine, progress while it is made ready."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sw.errors import UserError
+
+if TYPE_CHECKING:
+    from hw.config import Config
+    from sw.driver.machine import RunResult
+    from sw.pipeline.pipeline import Pipeline, Text
+    from sw.program import Executable
+
+BACKENDS = ("iss", "verilator", "reference")
+"""Where programs run; `reference` is the golden functions, without a machine."""
+
+
+def read_texts(
+    texts: Sequence[str], file: Path | None, contexts: Sequence[str] = ()
+) -> list["Text"]:
+    """Texts of the options `--text`, `--file` (one a line) and `--context` (one for each text)."""
+    found = list(texts)
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--file {file}: {error}") from error
+        found += [line for line in lines if line.strip()]
+    if not found:
+        raise UserError("no text: give --text or --file")
+    if not contexts:
+        return list(found)
+    if len(contexts) != len(found):
+        raise UserError(f"{len(contexts)} --context for {len(found)} texts: one for each")
+    return list(zip(found, contexts, strict=True))
+
+
+@dataclass
+class Session:
+    """A model ready to run.
+
+    Attributes
+    ----------
+    pipeline : Pipeline
+    results : list of RunResult
+        Of every run on a machine, in order.
+    rows : list of int
+        Rows of the program each text ran on.
+    """
+
+    pipeline: "Pipeline"
+    results: "list[RunResult]" = field(default_factory=list)
+    engine: Any = None
+
+    def rows(self, tokens: int) -> int:
+        """Rows of the program a text of so many tokens runs on."""
+        return tokens if self.engine is None else int(self.engine.rows(tokens))
+
+
+@contextmanager
+def open_session(
+    where: str,
+    config: "Config",
+    *,
+    backend: str,
+    precision: str,
+    sequence: int | None = None,
+    executable: "Executable | None" = None,
+) -> Iterator[Session]:
+    """Load, quantize and connect a model, with progress on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from sw.driver.device import Device
+    from sw.pipeline.device import DeviceEngine
+    from sw.pipeline.pipeline import Pipeline
+
+    if backend not in BACKENDS:
+        raise UserError(f"--backend {backend}: one of {', '.join(BACKENDS)}")
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(f"quantize {where} to {precision}")
+        pipeline = Pipeline.load(where, precision=precision)
+        if backend == "reference":
+            bar.update(task, description="run")
+            yield Session(pipeline)
+            return
+        positions = pipeline.limit
+        if sequence is not None and not 1 <= sequence <= positions:
+            raise UserError(f"--seq {sequence}: 1 to {positions}, the positions of {where}")
+
+        def tell(text: str) -> None:
+            bar.update(task, description=text)
+
+        options: dict[str, Any] = {"progress": tell} if backend == "verilator" else {}
+        with Device.open(config, backend, **options) as device:
+            engine = DeviceEngine(
+                pipeline.quantized,
+                device,
+                sequence=sequence,
+                executable=executable,
+                progress=lambda done, total: tell(f"{backend}: {done} of {total} texts"),
+            )
+            pipeline.engine = engine
+            tell(f"compile for {config.name} and run on {backend}")
+            yield Session(pipeline, engine.results, engine)

@@ -1,0 +1,84 @@
+"""Compile a whole model into a program file."""
+
+from pathlib import Path
+
+import click
+
+from sw.cli._config import chosen_config, config_options
+from sw.cli._output import emit_tables, json_option
+from sw.errors import UserError
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The program file.",
+)
+@click.option("--seq", "sequence", default=128, metavar="N", help="Rows of a sequence [128].")
+@click.option("--batch", default=1, metavar="N", help="Sequences of a run [1].")
+@click.option("--precision", default="w8a8", metavar="TEXT", help="As of `tilewright run` [w8a8].")
+@config_options()
+@json_option
+def command(
+    model: str,
+    output: Path,
+    sequence: int,
+    batch: int,
+    precision: str,
+    preset: str | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    json_path: str | None,
+) -> None:
+    """Compile a whole model into a program file.
+
+    The file holds commands, packed weights, buffer map, quantization parameters and the hash of the
+    machine it was made for; `tilewright inspect` shows it, `tilewright run --program` runs it.
+
+    \b
+    Examples:
+      tilewright compile minilm -o minilm.tilewright
+      tilewright compile minilm --preset small --seq 32 --precision w8a16 -o small.tilewright
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from sw.compiler import compile_model
+    from sw.pipeline.pipeline import Pipeline
+    from sw.program.file import save
+
+    config = chosen_config(preset, config_file, settings)
+    if not output.parent.is_dir():
+        raise UserError(f"-o {output}: there is no folder {output.parent}")
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(f"quantize {model} to {precision}", total=None)
+        quantized = Pipeline.load(model, precision=precision).quantized
+        bar.update(task, description=f"compile for {config.name}", total=len(quantized.layers))
+        executable = compile_model(
+            quantized,
+            config,
+            sequence,
+            batch=batch,
+            progress=lambda done, total: bar.update(task, completed=done),
+        )
+        save(executable, output)
+    from sw.cli._program import program_tables
+    from sw.program.summary import summary
+
+    figures = summary(executable)
+    emit_tables(
+        program_tables(figures, f"{output}: {Path(model).name} for {config.name}"),
+        json_path=json_path,
+        extra=figures,
+    )

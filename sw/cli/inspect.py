@@ -1,0 +1,40 @@
+"""Show what is in a program file."""
+
+from pathlib import Path
+
+import click
+
+from sw.cli._output import emit_tables, json_option
+from sw.errors import UserError
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--listing", is_flag=True, help="List the commands, on standard output.")
+@click.option("--first", default=0, metavar="N", help="First command of the listing [0].")
+@click.option("--count", default=0, metavar="N", help="Commands of the listing; 0: all [0].")
+@json_option
+def command(file: Path, listing: bool, first: int, count: int, json_path: str | None) -> None:
+    """Show what is in a program file.
+
+    \b
+    Examples:
+      tilewright inspect minilm.tilewright
+      tilewright inspect minilm.tilewright --listing --count 40
+    """
+    from sw.cli._program import program_tables
+    from sw.program.file import load
+    from sw.program.summary import listing as list_commands
+    from sw.program.summary import summary
+
+    if min(first, count) < 0:
+        raise UserError("--first and --count: 0 or more")
+    executable = load(file)
+    figures = summary(executable)
+    if listing:
+        lines = list_commands(executable).splitlines()
+        end = first + count if count else len(lines)
+        click.echo("\n".join(lines[first:end]))
+        if json_path is None:
+            return
+    emit_tables(program_tables(figures, str(file)), json_path=json_path, extra=figures)

@@ -1,0 +1,108 @@
+"""The engine on a device: programs of whole encoders, one for each length of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sw.compiler import compile_model
+from sw.compiler.layer import EFFORT
+from sw.driver.device import Device
+from sw.driver.machine import RunResult
+from sw.driver.programs import Programs
+from sw.program import Executable
+from sw.quantize.formats import QModel
+
+I16 = npt.NDArray[np.int16]
+
+_STEP = 16
+"""Lengths share a program in steps of this many rows: a pass of the default array."""
+
+
+class DeviceEngine:
+    """Compiles a model for the lengths that come, keeps the programs, runs them.
+
+    Parameters
+    ----------
+    quantized : QModel
+    device : Device
+    sequence : int, optional
+        Rows of every program; else each text takes the next multiple of 16.
+    executable : Executable, optional
+        A compiled program of this model to be used instead of compiling; it sets `sequence`.
+    effort : int
+        Of `compile_model`.
+    progress : callable, optional
+        Told the texts done and their number.
+
+    Attributes
+    ----------
+    results : list of RunResult
+        Of every run, in order.
+    """
+
+    def __init__(
+        self,
+        quantized: QModel,
+        device: Device,
+        *,
+        sequence: int | None = None,
+        executable: Executable | None = None,
+        effort: int = EFFORT,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._quantized = quantized
+        self._device = device
+        self._sequence = int(executable.metadata["sequence"]) if executable else sequence
+        self._executable = executable
+        self._effort = effort
+        self._progress = progress
+        self._programs = Programs(device)
+        self.results: list[RunResult] = []
+        self.executables: dict[int, Executable] = {}
+
+    @property
+    def limit(self) -> int | None:
+        """The rows of the program, where they are given."""
+        return self._sequence
+
+    def rows(self, length: int) -> int:
+        """Rows of the program a text of this length runs on."""
+        if self._sequence is not None:
+            return self._sequence
+        return min(-(-length // _STEP) * _STEP, len(self._quantized.embedding.position))
+
+    def executable(self, rows: int) -> Executable:
+        """The program of so many rows; compiled when it is asked for the first time."""
+        if rows not in self.executables:
+            self.executables[rows] = self._executable or compile_model(
+                self._quantized, self._device.config, rows, effort=self._effort
+            )
+        return self.executables[rows]
+
+    def encode(self, batch: Sequence[I16], lengths: Sequence[int]) -> list[I16]:
+        """See `sw.pipeline.engine.Engine.encode`."""
+        tickets: list[Any] = []
+        out: list[I16] = []
+        for z, length in zip(batch, lengths, strict=True):
+            rows = self.rows(length)
+            loaded = self._programs.get(rows, lambda rows=rows: self.executable(rows))  # type: ignore[misc]
+            padded = np.zeros((rows, z.shape[1]), dtype=np.int16)
+            padded[:length] = z[:length]
+            tickets.append(loaded.submit({"z": padded}, {"length": length}))
+            # Two in the queue keep the machine busy; more would hold inputs that need not wait.
+            if len(tickets) > 1:
+                self._take(tickets.pop(0), lengths, out)
+        while tickets:
+            self._take(tickets.pop(0), lengths, out)
+        return out
+
+    def _take(self, ticket: Any, lengths: Sequence[int], out: list[I16]) -> None:
+        outputs = ticket.result()
+        self.results.append(outputs.result)
+        out.append(outputs.values["y"][: lengths[len(out)]])
+        if self._progress is not None:
+            self._progress(len(out), len(lengths))

@@ -1,0 +1,38 @@
+"""Documents that must follow the code: the register reference, and examples in Python."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from hw.config import preset_config
+from hw.documents import register_documentation
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def test_registers() -> None:
+    """`tilewright generate --preset default -o DIR` writes this file."""
+    written = (DOCS / "registers.md").read_text(encoding="utf-8")
+    assert written == register_documentation(preset_config("default"))
+
+
+def examples(page: Path) -> list[str]:
+    """Indented blocks that start with an import."""
+    blocks = re.findall(r"(?:^(?:    .*)?\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    code = [textwrap.dedent(block).strip() for block in blocks]
+    return [block for block in code if re.match(r"(from|import) \w", block)]
+
+
+PAGES = [page for page in sorted(DOCS.glob("*.md")) if examples(page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples(page: Path) -> None:
+    for block in examples(page):
+        exec(compile(block, page.name, "exec"), {})
+
+
+def test_programming_has_an_example() -> None:
+    assert DOCS / "programming.md" in PAGES
