@@ -6,6 +6,8 @@ from typing import Any
 from hw.config import Config
 from sw.driver.transport import Transport
 
+Progress = Callable[[str], None]
+
 
 def _iss(config: Config, **options: Any) -> Transport:
     from sim.iss_transport import IssTransport
@@ -17,7 +19,7 @@ def _verilator(
     config: Config,
     *,
     trace: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
     bus: Any = None,
     **options: Any,
 ) -> Transport:
@@ -30,14 +32,33 @@ def _verilator(
     return NativeSimulator(library, bus=bus, **options)
 
 
-BACKENDS: dict[str, Callable[..., Transport]] = {"iss": _iss, "verilator": _verilator}
+def _cocotb(
+    config: Config,
+    *,
+    simulator: str = "verilator",
+    progress: Progress | None = None,
+    **options: Any,
+) -> Transport:
+    from sim.testbenches.transport import CocotbTransport
+    from sw.driver.simulators import cocotb_build
+
+    build = cocotb_build(config, simulator, progress=progress)
+    return CocotbTransport(config, build, simulator=simulator, **options)
+
+
+BACKENDS: dict[str, Callable[..., Transport]] = {
+    "iss": _iss,
+    "verilator": _verilator,
+    "cocotb": _cocotb,
+}
 
 
 def open_transport(backend: str, config: Config, **options: Any) -> Transport:
     """Open a backend; what `options` it takes its own class says.
 
     iss: `sim.iss_transport.IssTransport`. verilator: `sim.native.simulator.NativeSimulator`, and
-    `trace` (able to write waveforms) and `progress` (told what is built).
+    `trace` (able to write waveforms) and `progress` (told what is built). cocotb:
+    `sim.testbenches.transport.CocotbTransport`, and `progress`.
 
     Raises
     ------

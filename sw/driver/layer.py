@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from hw.commands import PROGRAM_REGION
 from sw.compiler import LayerProgram
-from sw.driver.device import TIMEOUT, Device, RunResult
+from sw.driver.device import Device
+from sw.driver.machine import TIMEOUT, RunResult
 
 Bytes = npt.NDArray[np.uint8]
 WEIGHTS, INPUT = 1, 2
@@ -76,7 +77,7 @@ def run_layer(
         INPUT: np.frombuffer(layer.pack_input(x), dtype=np.uint8),
     }
     written = [r for r in layer.regions if r not in (PROGRAM_REGION, WEIGHTS, INPUT)]
-    result = device.run(
+    result = device.run_program(
         layer.program.to_bytes(),
         {**contents, **{region: layer.regions[region] for region in written}},
         scalars={layer.scalars["length"]: length},

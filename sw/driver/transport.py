@@ -1,4 +1,9 @@
-"""What the driver needs of a backend."""
+"""What the driver needs of a backend.
+
+Accesses happen in the order of the calls: what `write_memory` was given is in memory before a later
+`write32` starts a run, and `read_memory` after `wait` sees what the machine wrote. Memory may be
+written while a run is under way.
+"""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -34,7 +39,7 @@ class Transport(Protocol):
         """Copy an array's bytes into the memory."""
 
     def wait(self, cycles: int, progress: Callable[[int], None] | None = None) -> bool:
-        """Wait for the interrupt, at most `cycles`; whether it is there.
+        """Wait for the interrupt, at most `cycles`; whether it is there, at once if it already is.
 
         `progress` is told now and then how many have passed.
         """

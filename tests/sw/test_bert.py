@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from sw.models import text
-from sw.models.bert import Bert, BertConfig, erf, mean_pool, silu
+from sw.models.bert import Bert, BertConfig
 from sw.models.errors import ModelError
 from sw.models.fetch import fetch, resolve_model
+from sw.models.functions import erf, mean_pool, silu
 from sw.models.tokenize import Tokenizer
 from tests.sw.small_bert import CONFIG, JSON, small_bert, tensors, write
 

@@ -17,31 +17,12 @@ from sw.driver import (
     DeviceTimeout,
 )
 from sw.driver.backends import open_transport
-from sw.driver.device import describe_command
+from sw.driver.machine import describe_command
 from sw.program import Program
 
 CONFIG = preset_config("tiny")
 WORD = CONFIG.word_bytes
 LENGTH = 16 * WORD
-BACKENDS = ("iss", "verilator")
-
-
-@pytest.fixture(params=BACKENDS)
-def device(request):
-    with Device.open(CONFIG, request.param) as device:
-        yield device
-
-
-@pytest.fixture
-def iss():
-    with Device.open(CONFIG, "iss") as device:
-        yield device
-
-
-@pytest.fixture
-def rtl():
-    with Device.open(CONFIG, "verilator") as device:
-        yield device
 
 
 def copy(length=LENGTH, *, source=1, target=2, offset=0, **more):
@@ -59,7 +40,7 @@ def data(seed=0, length=LENGTH):
 
 def check_copies(device, seed=0):
     content = data(seed)
-    result = device.run(copy().to_bytes(), {1: content, 2: LENGTH})
+    result = device.run_program(copy().to_bytes(), {1: content, 2: LENGTH})
     np.testing.assert_array_equal(device.read_region(2), content)
     assert result.commands == 4
     return result
@@ -78,7 +59,7 @@ def fails(device, program, regions=None, **more):
     if regions is None:
         regions = {1: data(), 2: LENGTH}
     with pytest.raises(DeviceFault) as caught:
-        device.run(program, regions, **more)
+        device.run_program(program, regions, **more)
     fault = caught.value
     assert device.read("STATUS") & 4, "the record stays until the reset"
     assert device.read("FAULT_INDEX") == fault.index
@@ -105,7 +86,7 @@ def test_scalars_and_what_regions_keep(device):
     device.set_region(1, content)
     program = copy(scalar_on=1, scalar=5).to_bytes()
     for scalar in (0, 2 * LENGTH, 3):
-        device.run(program, {2: LENGTH}, scalars={5: scalar})
+        device.run_program(program, {2: LENGTH}, scalars={5: scalar})
         np.testing.assert_array_equal(device.read_region(2), content[scalar : scalar + LENGTH])
     np.testing.assert_array_equal(device.read_region(1), content)
 
@@ -113,13 +94,13 @@ def test_scalars_and_what_regions_keep(device):
 def test_region_0_holds_content_and_program(device):
     content = data(4, LENGTH)
     for _ in range(2):
-        device.run(copy(source=0).to_bytes(), {0: content[:-3], 2: LENGTH})
+        device.run_program(copy(source=0).to_bytes(), {0: content[:-3], 2: LENGTH})
         np.testing.assert_array_equal(device.read_region(2)[:-3], content[:-3])
         # The next program is longer: the content moves with it.
         longer = copy(source=0)
         for _ in range(100):
             longer.body[1:1] = [command(Opcode.LOAD)]
-        device.run(longer.to_bytes(), {2: LENGTH})
+        device.run_program(longer.to_bytes(), {2: LENGTH})
         np.testing.assert_array_equal(device.read_region(2)[:-3], content[:-3])
         assert device.region(0)[1] == LENGTH - 3
 
@@ -133,7 +114,14 @@ def test_regions_do_not_overlap(iss):
         iss.set_region(index, contents[index])
     for index, content in contents.items():
         np.testing.assert_array_equal(iss.read_region(index), content)
-    assert iss.read("LIMIT3") - iss.read("BASE3") == len(contents[3])
+    iss.run_program(copy(8, source=3, target=4).to_bytes())
+    for index, content in contents.items():
+        assert iss.region(index)[1] == len(content)
+        # The window of region 0 includes the program.
+        if index:
+            base, limit = iss.read(f"BASE{index}"), iss.read(f"LIMIT{index}")
+            assert (base, limit - base) == iss.region(index)
+    np.testing.assert_array_equal(iss.read_region(4, 0, 8), contents[3][:8])
 
 
 # ---- faults ----
@@ -207,7 +195,7 @@ def test_time_out_and_recovery(device):
     program = copy()
     program.body[1].waits = (Token(2, 1),)
     with pytest.raises(DeviceTimeout, match="not done after 5000 cycles: 2 of 4 commands"):
-        device.run(program.to_bytes(), {1: data(), 2: LENGTH}, watchdog=0, timeout=5000)
+        device.run_program(program.to_bytes(), {1: data(), 2: LENGTH}, watchdog=0, timeout=5000)
     # No reset by hand: the driver sees that the machine is busy.
     check_copies(device)
 
@@ -216,7 +204,7 @@ def test_time_out_of_a_long_program(iss):
     program = Program(CONFIG)
     program.extend([command(Opcode.LOAD)] * 100)
     with pytest.raises(DeviceTimeout, match="after 50 cycles"):
-        iss.run(program.to_bytes(), timeout=50)
+        iss.run_program(program.to_bytes(), timeout=50)
     check_copies(iss)
 
 
@@ -228,7 +216,7 @@ def test_bus_errors(rtl, access, response):
     place = rtl.region(region)[0] + (2 * COMMAND_BYTES if access == "fetch" else WORD)
     rtl.transport.fail("write" if access == "write" else "read", place, place + 1, response)
     with pytest.raises(DeviceFault) as caught:
-        rtl.run(copy().to_bytes(), {1: data(), 2: LENGTH})
+        rtl.run_program(copy().to_bytes(), {1: data(), 2: LENGTH})
     name = f"{'WRITE' if access == 'write' else 'READ'}_{'SLVERR' if response == 2 else 'DECERR'}"
     unit = {"fetch": Unit.FETCH, "read": Unit.LOAD, "write": Unit.STORE}[access]
     assert (caught.value.code, caught.value.unit) == (Fault[name], unit)
@@ -242,7 +230,7 @@ def test_an_endless_stall(rtl, channel):
     check_copies(rtl)
     rtl.transport.stall(channel)
     with pytest.raises(DeviceFault) as caught:
-        rtl.run(copy().to_bytes(), {1: data(), 2: LENGTH}, watchdog=1000)
+        rtl.run_program(copy().to_bytes(), {1: data(), 2: LENGTH}, watchdog=1000)
     assert caught.value.code == Fault.WATCHDOG
     rtl.transport.clear_faults()
     check_copies(rtl)
@@ -252,7 +240,7 @@ def test_a_bus_that_is_gone(rtl):
     check_copies(rtl)
     rtl.transport.stall("R")
     with pytest.raises(DeviceFault):
-        rtl.run(copy().to_bytes(), {1: data(), 2: LENGTH}, watchdog=1000)
+        rtl.run_program(copy().to_bytes(), {1: data(), 2: LENGTH}, watchdog=1000)
     with pytest.raises(DeviceTimeout, match="soft reset not done"):
         rtl.soft_reset()
     rtl.transport.clear_faults()
@@ -297,8 +285,8 @@ def test_another_configuration():
 
 
 def test_bad_arguments(iss):
-    with pytest.raises(ValueError, match="'fpga' is unknown; one of iss, verilator"):
-        Device.open(CONFIG, "fpga")
+    with pytest.raises(ValueError, match="'fpga' is unknown; one of iss, verilator, cocotb"):
+        Device.open("fpga", CONFIG)
     with pytest.raises(ValueError, match="no register 'NAME'"):
         iss.read("NAME")
     with pytest.raises(ValueError, match="BASE0 = -1"):
@@ -308,8 +296,8 @@ def test_bad_arguments(iss):
     with pytest.raises(ValueError, match="region 1 is not placed"):
         iss.read_region(1)
     with pytest.raises(ValueError, match="63 bytes"):
-        iss.run(bytes(63))
-    with pytest.raises(DeviceError, match="no room"):
+        iss.run_program(bytes(63))
+    with pytest.raises(DeviceError, match="out of device memory: 2147483648 bytes wanted"):
         iss.set_region(1, 1 << 31)
 
 

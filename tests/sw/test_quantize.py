@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from sw.models.tokenize import Tokenizer
 from sw.quantize import encode
 from sw.quantize.calibrate import calibrate
 from sw.quantize.evaluation import Ids, evaluate, evaluation_ids, layer_cosines
+from sw.quantize.file import load, save
+from sw.quantize.fingerprint import fingerprint
 from sw.quantize.formats import QLinear, QModel, Width
 from sw.quantize.precision import Mode, uniform
-from sw.quantize.quantize import Recipe, quantize, quantize_folder
+from sw.quantize.quantize import Quantizer, Recipe, quantize, quantize_folder
 from sw.quantize.reference import linear, run_embedding, run_layer, trace_layer
 from sw.quantize.weights import nearest
-from tests.sw.small_bert import CONFIG, small_bert
+from tests.sw.small_bert import CONFIG, small_bert, tensors, write
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,65 @@ def test_layer_refuses() -> None:
         run_layer(layer, np.zeros((3, 48), np.int16), 4)
     with pytest.raises(ModelError, match="residual"):
         linear(np.zeros((3, 48), np.int16), layer.o)
+
+
+@pytest.mark.parametrize("text", ["w8a8", "w4a8,0.qkv=w16a16,attention=16,1.ffn2=w8a16"])
+def test_file(tmp_path: Path, text: str) -> None:
+    """What is read back is the same in every integer, and shares what was shared."""
+    model = small_bert(20)
+    rng = np.random.default_rng(20)
+    ids = [rng.integers(0, CONFIG.vocab, 30) for _ in range(4)]
+    quantized = quantize(model, calibrate(model, ids, moments=True), precision=text)
+    save(quantized, tmp_path / "model.npz")
+    again = load(tmp_path / "model.npz")
+    assert fingerprint(again) == fingerprint(quantized)
+    assert again.precision == quantized.precision
+    assert again.layers[0].output is again.layers[1].input
+    x = rng.integers(-9000, 9000, (7, 48)).astype(np.int16)
+    np.testing.assert_array_equal(run_layer(again.layers[1], x), run_layer(quantized.layers[1], x))
+
+
+def test_file_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    with pytest.raises(ModelError, match="cannot read"):
+        load(path)
+    path.write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(ModelError, match="cannot read"):
+        load(path)
+    for text, message in (
+        ('{"version": 0}', "version 0, 1 is read here"),
+        ('{"version": 1, "objects": [], "root": 3}', "holds no quantized model"),
+        ('{"version": 1, "objects": [["Path", {}]], "root": 3}', "cannot read .*Path"),
+    ):
+        np.savez(path, json=np.frombuffer(text.encode(), np.uint8))
+        with pytest.raises(ModelError, match=message):
+            load(path)
+    with pytest.raises(ModelError, match="cannot write"):
+        save(_small(19)[1], tmp_path / "no" / "model.npz")
+
+
+def test_a_folder_is_quantized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_bert(20)
+    rng = np.random.default_rng(20)
+    ranges = calibrate(model, [rng.integers(0, CONFIG.vocab, 30)], moments=True)
+    calls: list[Recipe | None] = []
+
+    def quantizer(folder: Path, recipe: Recipe | None) -> Quantizer:
+        calls.append(recipe)
+        return Quantizer(model, ranges, recipe)
+
+    monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sw.quantize.quantize.folder_quantizer", quantizer)
+    folder = write(tmp_path / "model", dict(tensors(20)))
+    found = [fingerprint(quantize_folder(folder)[1]) for _ in range(2)]
+    assert found[0] == found[1]
+    assert len(calls) == 1
+    # Another precision, recipe or model is another entry.
+    quantize_folder(folder, precision="w8a16")
+    quantize_folder(folder, Recipe(w8="nearest"))
+    write(tmp_path / "model", dict(tensors(21)))
+    quantize_folder(folder)
+    assert len(calls) == 4
 
 
 def test_multiplier() -> None:

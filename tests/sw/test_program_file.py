@@ -1,0 +1,153 @@
+"""Program files: what is saved is loaded, everything else is refused in one line."""
+
+import errno
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from hw.config import Config, preset_config
+from sw.compiler.operations.matmul import compile_matmul
+from sw.errors import UserError
+from sw.program import ProgramFileError, file
+from tests.sw.small_programs import copy_executable, state_executable
+
+CONFIG = preset_config("tiny")
+META: dict[str, Any] = {
+    "scale": 0.1,
+    "names": ["a", "ü"],
+    "estimate": {"cycles": 10, "busy": {"load": 3}},
+}
+
+
+def refusal(path, config=None):
+    """The one line a file is refused with."""
+    with pytest.raises(ProgramFileError) as caught:
+        file.load(path, config)
+    assert isinstance(caught.value, UserError), "exit code 2"
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"{path}: ")
+    return text
+
+
+@pytest.mark.parametrize(
+    "executable",
+    [
+        copy_executable(CONFIG, **META),
+        state_executable(CONFIG, bytes(range(100))),
+        compile_matmul(CONFIG, 5, 6, 7, a="s16", b="s16"),
+    ],
+    ids=["copy", "state", "matmul"],
+)
+def test_there_and_back(executable, tmp_path):
+    path = file.save(executable, tmp_path / "a.tilewright")
+    again = file.load(path, CONFIG)
+    assert again == executable
+    assert file.load(path) == executable
+    assert file.to_bytes(again) == path.read_bytes(), "equal programs are equal files"
+    assert os.listdir(tmp_path) == ["a.tilewright"]
+
+
+def test_the_container_is_safetensors(tmp_path):
+    from safetensors import safe_open
+
+    executable = state_executable(CONFIG, bytes(range(100)))
+    with safe_open(file.save(executable, tmp_path / "a"), "np") as container:
+        assert sorted(container.keys()) == ["commands", "region 2"]
+        assert container.get_tensor("region 2").tobytes() == bytes(range(100))
+
+
+def test_every_truncation(tmp_path):
+    data = file.to_bytes(copy_executable(CONFIG))
+    path = tmp_path / "a"
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        text = refusal(path)
+        assert "truncated" in text or length < 16
+    path.write_bytes(b"")
+    assert refusal(path) == f"{path}: not a Tilewright program"
+    path.write_bytes(data + b"1")
+    assert "corrupt" in refusal(path)
+
+
+def test_every_byte_counts():
+    data = file.to_bytes(copy_executable(CONFIG, note="text"))
+    rng = np.random.default_rng(3)
+    for index in range(len(data)):
+        changed = bytearray(data)
+        changed[index] ^= 1 << int(rng.integers(8))
+        with pytest.raises(ProgramFileError):
+            file.from_bytes(bytes(changed))
+
+
+def test_foreign_files(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"#!/bin/sh\necho no\n", b"\0" * 100, b"\xff" * 100, os.urandom(4096)):
+        path.write_bytes(content)
+        assert refusal(path) == f"{path}: not a Tilewright program"
+    save_file({"commands": np.zeros(64, np.uint8)}, path, {"format": "np"})
+    assert refusal(path) == f"{path}: not a Tilewright program"
+    with pytest.raises(FileNotFoundError):
+        file.load(tmp_path / "none")
+
+
+def test_another_machine(tmp_path):
+    path = file.save(copy_executable(CONFIG), tmp_path / "a")
+    text = refusal(path, preset_config("small"))
+    assert "made for configuration 'tiny' (manifest hash " in text
+    assert "the machine is 'small' (" in text
+    # The same name, another machine.
+    changed = Config.from_dict({**CONFIG.to_dict(), "lanes": 4})
+    assert "the machine is 'tiny'" in refusal(path, changed)
+
+
+def test_another_version(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    monkeypatch.setattr(file, "VERSION", 99)
+    file.save(copy_executable(CONFIG), path)
+    monkeypatch.undo()
+    assert refusal(path) == f"{path}: format version 99, this software reads 1"
+    # Software whose manifest differs wrote it.
+    monkeypatch.setattr(file, "manifest_hash", lambda config: 0x1234)
+    monkeypatch.setattr(file, "__version__", "99.0.0")
+    file.save(copy_executable(CONFIG), path)
+    monkeypatch.undo()
+    text = refusal(path)
+    assert "made by version 99.0.0 for 'tiny' with manifest hash 0000000000001234" in text
+
+
+def test_whole_but_senseless(tmp_path, monkeypatch):
+    """A digest that is right does not make up for buffers outside their regions."""
+    path = tmp_path / "a"
+    executable = copy_executable(CONFIG)
+    object.__setattr__(executable, "regions", {1: 8, 3: 80})
+    file.save(executable, path)
+    assert "not a valid program: buffer 'x': bytes 0 to 80 of region 1, which has 8" in refusal(
+        path
+    )
+
+
+def test_nothing_half_written(tmp_path, monkeypatch):
+    path = file.save(copy_executable(CONFIG), tmp_path / "a")
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, full)
+        with pytest.raises(OSError, match="No space"):
+            file.save(copy_executable(CONFIG, more=1), path)
+        monkeypatch.undo()
+        assert path.read_bytes() == before
+        assert os.listdir(tmp_path) == ["a"]
+    for place in (tmp_path / "none" / "a", tmp_path):
+        with pytest.raises(OSError) as caught:
+            file.save(copy_executable(CONFIG), place)
+        assert caught.value.filename == str(place)
+    with pytest.raises(ValueError, match="metadata"):
+        file.save(copy_executable(CONFIG, more=object()), path)
+    assert path.read_bytes() == before
