@@ -12,9 +12,9 @@ import numpy as np
 from hw.config import Config
 from sim.compare import Buffer as Matrix
 from sim.compare import Comparison, compare
-from sw.compiler import LayerProgram, compile_layer
+from sw.compiler import compile_layer
 from sw.driver.device import Device
-from sw.driver.layer import LayerRun, run_layer
+from sw.driver.runs import Outputs
 from sw.driver.simulators import simulator_library
 from sw.errors import UserError
 from sw.models.bert import Bert
@@ -60,7 +60,7 @@ class Outcome:
     """What RTL and simulator made of a sample."""
 
     sample: Sample
-    rtl: LayerRun
+    rtl: Outputs
     comparison: Comparison
     cosines: np.ndarray
 
@@ -89,7 +89,7 @@ class Demo:
         self.layer = self.quantized.layers[layer]
         self.config = config
         self.sequence = sequence
-        self.program: LayerProgram = compile_layer(self.layer, config, sequence)
+        self.program = compile_layer(self.layer, config, sequence)
 
     def texts(self, count: int) -> list[str]:
         """Real sentences of different lengths, none of them used to calibrate."""
@@ -168,11 +168,11 @@ class Demo:
         progress : callable, optional
             Told the cycles simulated, of all samples together.
         """
-        with Device.open(self.config, "iss") as iss, ThreadPoolExecutor(workers) as pool:
+        with Device.open("iss", self.config) as iss, ThreadPoolExecutor(workers) as pool:
             total, guard = [0], Lock()
 
-            def in_rtl(index: int) -> LayerRun:
-                with Device.open(self.config, "verilator", trace=trace is not None) as device:
+            def in_rtl(index: int) -> Outputs:
+                with Device.open("verilator", self.config, trace=trace is not None) as device:
                     if trace is not None and index == 0:
                         path, begin, cycles = trace
                         device.transport.trace(path, begin, cycles)  # type: ignore[attr-defined]
@@ -187,22 +187,24 @@ class Demo:
                                 progress(total[0])
 
                     sample = samples[index]
-                    return run_layer(device, self.program, sample.x, sample.length, progress=tell)
+                    return device.run(
+                        self.program, {"x": sample.x}, length=sample.length, progress=tell
+                    )
 
             futures = [pool.submit(in_rtl, index) for index in range(len(samples))]
             for sample, future in zip(samples, futures, strict=True):
-                expected = run_layer(iss, self.program, sample.x, sample.length)
+                expected = iss.run(self.program, {"x": sample.x}, length=sample.length)
                 rtl = future.result()
                 comparison = compare(
                     expected.regions,
                     rtl.regions,
                     self.buffers(),
-                    program=self.program.program.to_bytes(),
+                    program=self.program.commands,
                     scalars={self.program.scalars["length"]: sample.length},
                     rerun=rerun,
                 )
                 valid = slice(0, sample.length)
-                real = self.layer.output.to_real(rtl.y[valid])
+                real = self.layer.output.to_real(rtl["y"][valid])
                 yield Outcome(
                     sample=sample,
                     rtl=rtl,
@@ -220,13 +222,13 @@ class Demo:
             self.model.forward(ids, mask) for ids, mask in zip(tokens.ids, tokens.mask, strict=True)
         ]
         lengths = [int(mask.sum()) for mask in tokens.mask]
-        with Device.open(self.config, "iss") as iss:
+        with Device.open("iss", self.config) as iss:
             for number, layer in enumerate(self.quantized.layers):
                 program = compile_layer(layer, self.config, self.sequence)
                 found = []
                 for layers, length in zip(states, lengths, strict=True):
                     x = layer.input.to_int(layers[number].x)
-                    y = run_layer(iss, program, x, length).y[:length]
+                    y = iss.run(program, {"x": x}, length=length)["y"][:length]
                     found.append(cosine(layer.output.to_real(y), layers[number].y[:length]))
                 cosines = np.concatenate(found)
                 yield {

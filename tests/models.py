@@ -1,13 +1,17 @@
 """MiniLM for tests: quantized once a process, samples of its layers, configurations by array."""
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
 from hw.config import Config, preset_config
+from sw.driver.device import Device
+from sw.driver.runs import Outputs
 from sw.models.bert import Bert
 from sw.models.fetch import resolve_model
 from sw.models.tokenize import Tokenizer
+from sw.program import Executable
 from sw.quantize.formats import QModel
 from sw.quantize.measure import evaluation_tokens
 from sw.quantize.quantize import quantize_folder
@@ -43,3 +47,16 @@ def array_config(rows: int, columns: int, lanes: int | None = None) -> Config:
     return preset.with_settings(
         [f"name=a{rows}x{columns}l{lanes}", f"rows={rows}", f"columns={columns}", f"lanes={lanes}"]
     )
+
+
+def run_whole(
+    device: Device,
+    executable: Executable,
+    inputs: Mapping[str, np.ndarray],
+    scalars: Mapping[str, int],
+) -> tuple[Outputs, dict[int, np.ndarray]]:
+    """Run a program and return all it wrote: outputs, and every region but what it only reads."""
+    with device.load(executable) as loaded:
+        outputs = loaded.run(inputs, scalars)
+        inner = {r: loaded.read_region(r) for r in executable.regions_of("internal")}
+    return outputs, {**outputs.regions, **inner}

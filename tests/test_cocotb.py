@@ -8,9 +8,8 @@ from sim.image import Image
 from sim.testbenches.core import run_image
 from sw.compiler import compile_layer
 from sw.driver.device import Device
-from sw.driver.layer import INPUT, WEIGHTS, run_layer
 from tests.head import head_image
-from tests.models import layer_input, minilm
+from tests.models import layer_input, minilm, run_whole
 
 SIMULATORS = ("verilator", "icarus")
 
@@ -34,20 +33,18 @@ def layer_image(sequence: int) -> Image:
     config = preset_config("small")
     x, length, _ = layer_input(0, sequence)
     program = compile_layer(minilm()[1].layers[0], config, sequence)
-    with Device.open(config, "iss") as iss:
-        expected = run_layer(iss, program, x, length)
+    with Device.open("iss", config) as iss:
+        _, expected = run_whole(iss, program, {"x": x}, {"length": length})
+    contents = {region: np.frombuffer(data, np.uint8) for region, data in program.constants.items()}
     return Image(
         config=config,
-        program=program.program.to_bytes(),
+        program=program.commands,
         regions={
-            WEIGHTS: np.frombuffer(program.weights, dtype=np.uint8),
-            INPUT: np.frombuffer(program.pack_input(x), dtype=np.uint8),
-            **{
-                region: np.zeros(data.size, dtype=np.uint8)
-                for region, data in expected.regions.items()
-            },
+            **contents,
+            **program.pack({"x": x}),
+            **{region: np.zeros(data.size, np.uint8) for region, data in expected.items()},
         },
-        expected=expected.regions,
+        expected=expected,
         scalars={program.scalars["length"]: length},
     )
 

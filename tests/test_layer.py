@@ -11,10 +11,9 @@ from hw.config import Config, preset_config
 from sim.native.simulator import BusOptions
 from sw.compiler import compile_layer
 from sw.driver.device import Device
-from sw.driver.layer import run_layer
 from sw.quantize import reference
 from sw.quantize.formats import QLayer
-from tests.models import ARRAYS, array_config, layer_input, minilm
+from tests.models import ARRAYS, array_config, layer_input, minilm, run_whole
 from tests.sw.layers import PRECISIONS, make_input, make_layer
 
 LANES = {"1": lambda c: 1, "C/2": lambda c: c // 2, "C": lambda c: c}
@@ -46,15 +45,15 @@ def compare(
     """The same of any quantized layer and input."""
     sequence = len(x)
     program = compile_layer(quantized, config, sequence, effort=effort)
-    with Device.open(config, "iss") as iss:
-        expected = run_layer(iss, program, x, length)
+    with Device.open("iss", config) as iss:
+        expected, wanted = run_whole(iss, program, {"x": x}, {"length": length})
     reference_y = reference.run_layer(quantized, x, length)
-    np.testing.assert_array_equal(expected.y[:length], reference_y[:length])
+    np.testing.assert_array_equal(expected["y"][:length], reference_y[:length])
     options = {} if bus is None else {"bus": bus}
-    with Device.open(config, "verilator", **options) as rtl:
-        got = run_layer(rtl, program, x, length)
-    for region, data in expected.regions.items():
-        np.testing.assert_array_equal(got.regions[region], data, err_msg=f"region {region}")
+    with Device.open("verilator", config, **options) as rtl:
+        got, found = run_whole(rtl, program, {"x": x}, {"length": length})
+    for region, data in wanted.items():
+        np.testing.assert_array_equal(found[region], data, err_msg=f"region {region}")
     for unit, reasons in got.result.counters.items():
         assert sum(reasons.values()) == got.result.cycles, unit
     return {
@@ -64,7 +63,7 @@ def compare(
         "sequence": sequence,
         "tokens": length,
         "cycles": got.result.cycles,
-        "utilization": round(got.utilization(program), 4),
+        "utilization": round(program.utilization(got.result.cycles), 4),
         "onchip_bytes": config.onchip_bytes,
     }
 

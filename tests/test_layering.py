@@ -21,6 +21,12 @@ DEFINITIONS = {
 GENERATES = {"sim.verilog"}
 """The one place in `sim` that generates Verilog, to simulate it."""
 
+KNOWN = {
+    "sw.models": ("sw.errors", "sw.cache"),
+    "sw.graph": ("sw.errors", "sw.models"),
+}
+"""Models and graphs are read without anything that quantizes or compiles them."""
+
 
 def modules():
     """Every module of the project: its dotted name and its file."""
@@ -88,6 +94,11 @@ def refusal(module, name):
         return "of hw only the definitions may be imported here"
     if within(module, "sw.compiler") and target == "sim":
         return "the compiler knows no backend"
+    for package, known in KNOWN.items():
+        if within(module, package) and target in ("hw", "sim"):
+            return f"{package} knows nothing of the machine"
+        if within(module, package) and not any(within(name, one) for one in (package, *known)):
+            return f"{package} knows of sw only {', '.join(known)}"
     return None
 
 
@@ -128,6 +139,12 @@ def test_every_folder_with_modules_is_a_package():
         ("sw.compiler.emit", "hw.commands", True),
         ("sw.compiler.emit", "sim.golden", False),
         ("sw.driver", "sim.native", True),
+        ("sw.models.bert", "sw.quantize.formats", False),
+        ("sw.models.fetch", "sw.cache", True),
+        ("sw.graph.encoder", "sw.models.bert", True),
+        ("sw.graph.encoder", "sw.compiler", False),
+        ("sw.graph.run", "sim.golden", False),
+        ("sw.pipeline.engine", "sw.quantize.formats", True),
         ("sw.driver", "hw.core", False),
         ("sw.driver", "sw.cli.demo", False),
         ("sw.cli.demo", "hw.generate", True),

@@ -31,7 +31,7 @@ def check_model(model: QModel, config: Config, ids: np.ndarray, sequence: int) -
     z[: len(ids)] = model.embedding.look_up(ids)
     runs = {}
     for backend in ("iss", "verilator"):
-        with Device.open(config, backend) as device:
+        with Device.open(backend, config) as device:
             runs[backend] = device.run(executable, {"z": z}, length=len(ids))
     for region, content in runs["iss"].regions.items():
         np.testing.assert_array_equal(runs["verilator"].regions[region], content)

@@ -101,7 +101,7 @@ def _fail(error: BaseException, code: int, *, show: bool) -> int:
     return code
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
+def call(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are on standard error by then."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     show = "--traceback" in words
@@ -135,4 +135,4 @@ def main() -> None:
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     end_children_on_interrupt()
-    sys.exit(run())
+    sys.exit(call())

@@ -101,7 +101,7 @@ def open_session(
             bar.update(task, description=text)
 
         options: dict[str, Any] = {"progress": tell} if backend == "verilator" else {}
-        with Device.open(config, backend, **options) as device:
+        with Device.open(backend, config, **options) as device:
             engine = DeviceEngine(
                 pipeline.quantized,
                 device,

@@ -98,14 +98,14 @@ def command(
         bar.update(
             compiling,
             completed=1,
-            detail=f"{len(demo.program.program)} commands, {size(len(demo.program.weights))}",
+            detail=f"{len(demo.program.program)} commands, {size(len(demo.program.constants[1]))}",
         )
         building = bar.add_task("build the simulator", total=1, detail="")
         demo.build(trace=trace is not None, progress=lambda text: bar.update(building, detail=text))
         bar.update(building, completed=1, detail="")
         running = bar.add_task(
             "run RTL and compare",
-            total=demo.program.estimate.cycles * len(samples),
+            total=demo.program.metadata["estimate"]["cycles"] * len(samples),
             detail="",
         )
         outcomes = list(
@@ -171,7 +171,7 @@ def _row(demo: "Demo", outcome: "Outcome") -> dict[str, Any]:
         "text": outcome.sample.text,
         "tokens": outcome.sample.length,
         "cycles": outcome.rtl.result.cycles,
-        "utilization": outcome.rtl.utilization(demo.program),
+        "utilization": demo.program.utilization(outcome.rtl.result.cycles),
         "equal": outcome.comparison.equal,
         "mean": float(outcome.cosines.mean()),
         "worst": float(outcome.cosines.min()),

@@ -5,14 +5,12 @@ It knows the definitions of the machine, and neither a backend nor the simulator
 
 from sw.compiler.errors import CompileError
 from sw.compiler.estimate import Estimate, estimate
-from sw.compiler.layer import Buffer, LayerProgram, compile_layer
+from sw.compiler.layer import compile_layer
 from sw.compiler.model import compile_model
 
 __all__ = [
-    "Buffer",
     "CompileError",
     "Estimate",
-    "LayerProgram",
     "compile_layer",
     "compile_model",
     "estimate",

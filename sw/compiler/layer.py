@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import asdict, dataclass
 
 from hw.config import Config
 from sw.compiler.blocks.attention import Attention
@@ -23,17 +19,16 @@ from sw.compiler.blocks.emitter import (
 from sw.compiler.blocks.tail import OUTS, Tail, TailProducts
 from sw.compiler.errors import CompileError
 from sw.compiler.estimate import Estimate, timeline_estimate
-from sw.compiler.pack import Product, WeightImage, from_panels, panels
+from sw.compiler.pack import Product, WeightImage
 from sw.compiler.place import DramMap
 from sw.compiler.plan import Options, Plan, options
 from sw.compiler.products import head_products, tail_products
 from sw.compiler.schedule import Schedule
 from sw.compiler.tile import COLUMNS_MAX, Geometry, Shape
-from sw.program import Program
+from sw.program import Buffer, Executable, Program
+from sw.program.layouts import MAGNITUDES
 from sw.quantize.formats import QLayer, QLinear, Width
-
-I16 = npt.NDArray[np.int16]
-U16 = npt.NDArray[np.uint16]
+from sw.quantize.precision import LayerPrecision, format_precision
 
 LENGTH_SCALAR = 0
 """Scalar register with the number of valid tokens of a single layer."""
@@ -52,98 +47,59 @@ _COMMAND_CYCLES = 4
 """Cycles a command counts besides the estimate: of nearly equal programs the shorter is better."""
 
 
-@dataclass(frozen=True)
-class Buffer:
-    """A matrix or vector in DRAM.
-
-    Attributes
-    ----------
-    region, offset, size : int
-        Region, and bytes from its base.
-    layout : str
-        "s16 panels", "u16", "program" or "chunks".
-    shape : tuple of int
-        Logical shape; bytes for "program" and "chunks".
-    """
-
-    region: int
-    offset: int
-    size: int
-    layout: str
-    shape: tuple[int, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
-class LayerProgram:
-    """A compiled layer.
+class Candidate:
+    """A layer compiled by one plan.
 
     Attributes
     ----------
-    config : Config
-    shape : Shape
     plan : Plan
-        How it was mapped.
     program : Program
-    weights : bytes
-        The image of region 1.
-    regions : dict of int to int
-        Bytes each region needs; 0 program, 1 weights, 2 input, 3 output, 4 scratch.
-    buffers : dict of str to Buffer
-        "x", "x magnitudes", "y", "y magnitudes", "program", "weights".
-    scalars : dict of str to int
-        Scalar registers by meaning: "length", the number of valid tokens.
+    image : WeightImage
+    maps : dict of int to DramMap
+        Of every region but the program's.
+    x, y : StatePlace
     estimate : Estimate
         Cycles and busy shares by the event model.
     """
 
-    config: Config
-    shape: Shape
     plan: Plan
     program: Program
-    weights: bytes
-    regions: dict[int, int]
-    buffers: dict[str, Buffer]
-    scalars: dict[str, int]
+    image: WeightImage
+    maps: dict[int, DramMap]
+    x: StatePlace
+    y: StatePlace
     estimate: Estimate
 
-    @property
-    def utilization(self) -> float:
-        """The layer's own MACs over cycles times elements, by the estimate."""
-        elements = self.config.rows * self.config.columns
-        return self.shape.macs / (self.estimate.cycles * elements)
-
-    def pack_input(self, x: npt.NDArray[np.integer[Any]]) -> bytes:
-        """Region 2 of an input [S, hidden], s16: panels and row magnitudes.
-
-        Raises
-        ------
-        ValueError
-            If the shape is another, or a value does not fit s16.
-        """
-        expected = self.shape.sequence, self.shape.hidden
-        if x.shape != expected:
-            raise ValueError(f"input of shape {x.shape}: {expected} is needed")
-        if x.size and (int(x.min()) < -32768 or int(x.max()) > 32767):
-            raise ValueError(f"input of {int(x.min())} to {int(x.max())}: s16 is needed")
-        out = bytearray(self.regions[INPUT])
-        self._put(out, "x", panels(x, self.config.panel).astype("<i2").tobytes())
-        largest = np.abs(x.astype(np.int64)).max(axis=1)
-        self._put(out, "x magnitudes", largest.astype("<u2").tobytes())
-        return bytes(out)
-
-    def _put(self, out: bytearray, name: str, data: bytes) -> None:
-        offset = self.buffers[name].offset
-        out[offset : offset + len(data)] = data
-
-    def unpack_output(self, data: bytes) -> tuple[I16, U16]:
-        """Return y [S, hidden] and its row magnitudes [S] from the bytes of region 3."""
-        y, magnitudes = self.buffers["y"], self.buffers["y magnitudes"]
-        sequence, hidden = y.shape
-        width = self.config.panel
-        raw = np.frombuffer(data, dtype="<i2", count=y.size // 2, offset=y.offset)
-        values = from_panels(raw.reshape(-1, sequence, width), hidden).astype(np.int16)
-        rows = np.frombuffer(data, dtype="<u2", count=sequence, offset=magnitudes.offset)
-        return values, rows.astype(np.uint16)
+    def executable(self, precision: LayerPrecision) -> Executable:
+        """The program with its weights and the names of its buffers."""
+        shape = self.plan.shape
+        matrix = shape.sequence, shape.hidden
+        size = shape.hidden_panels * shape.sequence * self.program.config.word_bytes
+        rows = 2 * shape.sequence
+        x, y = self.x, self.y
+        return Executable(
+            config=self.program.config,
+            program=self.program,
+            constants={WEIGHTS: self.image.to_bytes()},
+            regions={region: max(dram.size, ALIGNMENT) for region, dram in self.maps.items()},
+            buffers={
+                "x": Buffer(x.region, x.panels, size, "s16 panels", matrix, "input"),
+                "x magnitudes": Buffer(
+                    x.region, x.magnitudes, rows, MAGNITUDES, matrix[:1], "input", of="x"
+                ),
+                "y": Buffer(y.region, y.panels, size, "s16 panels", matrix, "output"),
+                "y magnitudes": Buffer(y.region, y.magnitudes, rows, "u16", matrix[:1], "output"),
+            },
+            scalars={"length": LENGTH_SCALAR},
+            metadata={
+                "sequence": shape.sequence,
+                "hidden": shape.hidden,
+                "precision": format_precision((precision,)),
+                "macs": shape.macs,
+                "estimate": asdict(self.estimate),
+            },
+        )
 
 
 def _check_linear(name: str, linear: QLinear, config: Config) -> None:
@@ -247,7 +203,7 @@ def emit_layer(
 
 def _compile(
     layer: QLayer, config: Config, plan: Plan, heads: list[Product], products: TailProducts
-) -> tuple[LayerProgram, WeightImage]:
+) -> Candidate:
     shape = plan.shape
     word = config.word_bytes
     state = shape.hidden_panels * shape.sequence * word
@@ -274,37 +230,20 @@ def _compile(
         y=places[OUTPUT],
         length=LENGTH_SCALAR,
     )
-    program = Program(config, schedule.commands())
-    regions = {0: 64 * len(program), **{r: max(m.size, ALIGNMENT) for r, m in maps.items()}}
-    matrix = (shape.sequence, shape.hidden)
-    buffers = {
-        "program": Buffer(0, 0, regions[0], "program", (regions[0],)),
-        "weights": Buffer(WEIGHTS, 0, regions[WEIGHTS], "chunks", (regions[WEIGHTS],)),
-    }
-    for name, region in (("x", INPUT), ("y", OUTPUT)):
-        place = places[region]
-        rows = 2 * shape.sequence
-        buffers[name] = Buffer(region, place.panels, state, "s16 panels", matrix)
-        buffers[f"{name} magnitudes"] = Buffer(
-            region, place.magnitudes, rows, "u16", (shape.sequence,)
-        )
-    compiled = LayerProgram(
-        config=config,
-        shape=shape,
+    return Candidate(
         plan=plan,
-        program=program,
-        weights=b"",
-        regions=regions,
-        buffers=buffers,
-        scalars={"length": LENGTH_SCALAR},
+        program=Program(config, schedule.commands()),
+        image=image,
+        maps=maps,
+        x=places[INPUT],
+        y=places[OUTPUT],
         estimate=timeline_estimate(schedule.timeline),
     )
-    return compiled, image
 
 
 def compile_layer(
     layer: QLayer, config: Config, sequence: int, *, effort: int = EFFORT
-) -> LayerProgram:
+) -> Executable:
     """Map one encoder layer onto a configuration.
 
     Parameters
@@ -318,17 +257,17 @@ def compile_layer(
 
     Returns
     -------
-    LayerProgram
-        Of the plans that fit, the one with the fewest estimated cycles.
+    Executable
+        Of the plans that fit, the one with the fewest estimated cycles. Input "x" (s16 [S, H] in
+        ``layer.input``), outputs "y" and its rows' largest magnitudes, scalar "length".
+        Metadata: "sequence", "hidden", "precision", "macs", "estimate".
 
     Raises
     ------
     CompileError
         With the reason and the sizes, where the layer does not fit.
     """
-    search = plan_layer(layer, config, sequence, effort=effort)
-    compiled, image = search.compiled
-    return replace(compiled, weights=image.to_bytes())
+    return plan_layer(layer, config, sequence, effort=effort).executable(layer.precision)
 
 
 def layer_shape(layer: QLayer, config: Config, sequence: int) -> Shape:
@@ -344,13 +283,13 @@ def layer_shape(layer: QLayer, config: Config, sequence: int) -> Shape:
     )
 
 
-def plan_layer(layer: QLayer, config: Config, sequence: int, *, effort: int = EFFORT) -> Search:
+def plan_layer(layer: QLayer, config: Config, sequence: int, *, effort: int = EFFORT) -> Candidate:
     """Find the plan with the fewest estimated cycles; as `compile_layer`."""
     check_layer(layer, config, sequence)
     shape = layer_shape(layer, config, sequence)
     heads = head_products(layer, shape.geometry)
     products = tail_products(layer, shape.geometry)
-    search = Search(layer, config, heads, products, effort)
+    search = _Search(layer, config, heads, products, effort)
     for choices in options(config, shape):
         search.run(choices)
     if search.best is None:
@@ -360,10 +299,10 @@ def plan_layer(layer: QLayer, config: Config, sequence: int, *, effort: int = EF
             f"for sequence {sequence}, hidden {layer.hidden}, {layer.heads} heads of "
             f"{layer.head_dim}, ffn {layer.ffn}"
         )
-    return search
+    return search.best
 
 
-class Search:
+class _Search:
     """Compares plans by the estimated cycles of their programs."""
 
     def __init__(
@@ -381,17 +320,11 @@ class Search:
         self.effort = effort
         self.commands = 0
         self.best_cost = 0.0
-        self.best: tuple[LayerProgram, WeightImage] | None = None
+        self.best: Candidate | None = None
 
-    @property
-    def compiled(self) -> tuple[LayerProgram, WeightImage]:
-        """The best program and its weights."""
-        assert self.best is not None
-        return self.best
-
-    def score(self, compiled: LayerProgram) -> float:
+    def score(self, compiled: Candidate) -> float:
         """What is minimised."""
-        shape, cycles = compiled.shape, compiled.estimate.cycles
+        shape, cycles = compiled.plan.shape, compiled.estimate.cycles
         short = sum(
             block.rows
             for group in compiled.plan.tail
@@ -403,10 +336,10 @@ class Search:
 
     def attempt(self, plan: Plan) -> float:
         """Compile a plan and keep it if it is the best so far; return its score."""
-        compiled, image = _compile(self.layer, self.config, plan, self.heads, self.products)
+        compiled = _compile(self.layer, self.config, plan, self.heads, self.products)
         self.commands += len(compiled.program)
-        if self.best is None or self.score(compiled) < self.score(self.best[0]):
-            self.best = compiled, image
+        if self.best is None or self.score(compiled) < self.score(self.best):
+            self.best = compiled
         return self.score(compiled)
 
     def run(self, choices: Options) -> None:

@@ -101,8 +101,7 @@ def compile_model(
             check_layer(layer, config, sequence)
             shape = layer_shape(layer, config, sequence)
             if shape not in plans:
-                compiled, _ = plan_layer(layer, config, sequence, effort=effort).compiled
-                plans[shape] = compiled.plan
+                plans[shape] = plan_layer(layer, config, sequence, effort=effort).plan
         except CompileError as error:
             raise CompileError(f"layer {index}: {error}") from error
     shape = layer_shape(model.layers[0], config, sequence)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hw.commands import PARAMETER_ROWS
 from sw.compiler.place import DramMap
 from sw.compiler.tile import up
+from sw.program.layouts import panels
 from sw.quantize.precision import Mode
 
 Ints = npt.NDArray[np.integer[Any]]
@@ -22,19 +23,6 @@ def pad(matrix: Ints, rows: int, columns: int) -> Ints:
     """Extend a matrix with zeros."""
     have_rows, have_columns = matrix.shape
     return np.pad(matrix, ((0, rows - have_rows), (0, columns - have_columns)))
-
-
-def panels(matrix: Ints, width: int) -> Ints:
-    """[rows, columns] -> [panels, rows, width], columns padded with zeros."""
-    rows, columns = matrix.shape
-    count = -(-columns // width)
-    return pad(matrix, rows, count * width).reshape(rows, count, width).transpose(1, 0, 2)
-
-
-def from_panels(data: Ints, columns: int) -> Ints:
-    """[panels, rows, width] -> [rows, columns]."""
-    count, rows, width = data.shape
-    return data.transpose(1, 0, 2).reshape(rows, count * width)[:, :columns]
 
 
 def nibbles(matrix: Ints, width: int) -> Ints:

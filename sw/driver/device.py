@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,7 @@ class Device(Machine):
         self._regions: dict[int, tuple[int, int]] = {}
 
     @classmethod
-    def open(cls, backend: str | Config, config: Config | str, **options: Any) -> Self:
+    def open(cls, backend: str, config: Config, **options: Any) -> Self:
         """Open a backend by name.
 
         Parameters
@@ -68,11 +68,7 @@ class Device(Machine):
         **options
             What the backend takes, see `sw.driver.backends.open_transport`.
         """
-        if isinstance(backend, Config):
-            # The order of before.
-            backend, config = config, backend
-        name, made = cast(str, backend), cast(Config, config)
-        return cls(made, open_transport(name, made, **options))
+        return cls(config, open_transport(backend, config, **options))
 
     def soft_reset(self) -> None:
         """Stop what runs, as `Machine.soft_reset`; runs that wait start with the next request."""

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 from sw.cache import Entry, build_once, cache_dir, clear, entries
 from sw.models.errors import ModelError
+from sw.models.weights import FILE, INDEX
 
 KIND = "models"
 """Kind of these entries in the cache."""
@@ -241,6 +242,8 @@ def fetch(name: str, *, on_wait: Callable[[], None] | None = None) -> Path:
 def resolve_model(name_or_folder: str | Path) -> Path:
     """Folder of a model: a name of `MODELS`, or a folder with config.json and model.safetensors.
 
+    The index of a sharded checkpoint, ``model.safetensors.index.json``, serves as well.
+
     Raises
     ------
     ModelError
@@ -252,9 +255,9 @@ def resolve_model(name_or_folder: str | Path) -> Path:
     if not folder.is_dir():
         known = ", ".join(MODELS)
         raise ModelError(f"{str(name_or_folder)!r} is neither a known model ({known}) nor a folder")
-    for file in ("config.json", "model.safetensors"):
-        if not (folder / file).is_file():
-            raise ModelError(f"the model folder {folder} has no {file}")
+    for files in (("config.json",), (FILE, INDEX)):
+        if not any((folder / file).is_file() for file in files):
+            raise ModelError(f"the model folder {folder} has no {files[0]}")
     return folder
 
 

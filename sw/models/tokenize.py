@@ -1,4 +1,4 @@
-"""Sentences to token ids and masks, by the model's own ``tokenizer.json``."""
+"""Text to token ids, types and masks, by the model's own tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import tokenizers
+from tokenizers.implementations import BertWordPieceTokenizer
 
+from sw.models.config import read_json
 from sw.models.errors import ModelError
 
 
@@ -27,13 +29,41 @@ class Tokens:
         return out
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """One text, or a pair of texts, as tokens; special tokens included, nothing padded.
+
+    Attributes
+    ----------
+    ids : ndarray of int32, [S]
+    types : ndarray of int32, [S]
+        1 in the second text, else 0.
+    special : ndarray of bool, [S]
+        Tokens that stand for no text.
+    spans : ndarray of int64, [S, 2]
+        First and one past the last character of each token in its text; (0, 0) where special.
+    tokens : tuple of str
+        As the vocabulary writes them.
+    """
+
+    ids: npt.NDArray[np.int32]
+    types: npt.NDArray[np.int32]
+    special: npt.NDArray[np.bool_]
+    spans: npt.NDArray[np.int64]
+    tokens: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 class Tokenizer:
     """The tokenizer of a model folder.
 
     Parameters
     ----------
     folder : Path
-        Holds ``tokenizer.json``.
+        Holds ``tokenizer.json``, or ``vocab.txt`` of a WordPiece tokenizer (then
+        ``tokenizer_config.json`` says whether it folds case; it does by default).
 
     Raises
     ------
@@ -42,19 +72,58 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelError(f"the model folder {folder} has no tokenizer.json")
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(f"cannot read {path}: {error}") from error
+        self._tokenizer = _read(folder)
         # The file may bring its own padding and truncation; both are ours to decide.
         self._tokenizer.no_padding()
 
     def __call__(self, text: str, limit: int) -> npt.NDArray[np.int32]:
         """Ids of one sentence, special tokens included, truncated to `limit`, not padded: [S]."""
         return self._ids([text], limit)[0]
+
+    def encode(
+        self, text: str, pair: str | None = None, *, limit: int, truncate: bool = False
+    ) -> Encoded:
+        """Tokens of one text or of a pair.
+
+        Parameters
+        ----------
+        text, pair : str
+        limit : int
+            Most tokens, special ones included.
+        truncate : bool
+            Cut what is longer, of a pair the longer text first, instead of refusing it.
+
+        Raises
+        ------
+        ModelError
+            Empty text, text without a token, too long, a limit without room for text.
+        """
+        self._check_limit(limit, pair is not None)
+        for part in (text, pair):
+            if part is not None and not part.strip():
+                raise ModelError("the text is empty")
+            if part is not None and any("\ud800" <= letter <= "\udfff" for letter in part):
+                raise ModelError("the text is no Unicode: it holds half of a surrogate pair")
+        self._tokenizer.no_truncation()
+        found = self._tokenizer.encode(text, pair)
+        if len(found.ids) > limit:
+            if not truncate:
+                raise ModelError(f"the text has {len(found.ids)} tokens, {limit} are the limit")
+            self._tokenizer.enable_truncation(max_length=limit)
+            found = self._tokenizer.encode(text, pair)
+        special = np.array(found.special_tokens_mask, dtype=np.bool_)
+        types = np.array(found.type_ids, dtype=np.int32)
+        # Characters such as a zero-width space are dropped: nothing may be left of a text.
+        for sequence in range(1 if pair is None else 2):
+            if sequence not in found.sequence_ids:
+                raise ModelError("the text has no token of the vocabulary")
+        return Encoded(
+            ids=np.array(found.ids, dtype=np.int32),
+            types=types,
+            special=special,
+            spans=np.array(found.offsets, dtype=np.int64).reshape(-1, 2),
+            tokens=tuple(found.tokens),
+        )
 
     def batch(self, texts: Sequence[str], length: int) -> Tokens:
         """Ids and mask of several sentences, truncated and padded to `length`: [B, length].
@@ -72,9 +141,33 @@ class Tokenizer:
         return Tokens(ids=ids, mask=mask)
 
     def _ids(self, texts: Sequence[str], limit: int) -> list[npt.NDArray[np.int32]]:
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        if limit <= special:
-            raise ModelError(f"a length of {limit} tokens, must be above {special}")
+        self._check_limit(limit, False)
         self._tokenizer.enable_truncation(max_length=limit)
         encoded = self._tokenizer.encode_batch(list(texts))
         return [np.array(e.ids, dtype=np.int32) for e in encoded]
+
+    def _check_limit(self, limit: int, pair: bool) -> None:
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=pair)
+        if limit <= special:
+            raise ModelError(f"a length of {limit} tokens, must be above {special}")
+
+
+def _read(folder: Path) -> tokenizers.Tokenizer:
+    path = folder / "tokenizer.json"
+    vocabulary = folder / "vocab.txt"
+    try:
+        if path.is_file():
+            return tokenizers.Tokenizer.from_file(str(path))
+        if vocabulary.is_file():
+            path = vocabulary
+            settings = folder / "tokenizer_config.json"
+            fold = read_json(settings).get("do_lower_case", True) if settings.is_file() else True
+            # The implementation is a thin frame around the tokenizer itself.
+            pieces = BertWordPieceTokenizer(str(path), lowercase=bool(fold))
+            return tokenizers.Tokenizer.from_str(pieces.to_str())
+    except ModelError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"cannot read {path}: {said}") from error
+    raise ModelError(f"the model folder {folder} has no tokenizer.json and no vocab.txt")

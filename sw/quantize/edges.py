@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sw.models.errors import ModelError
-from sw.quantize.evaluation import Ids, Memory, Progress, evaluate
+from sw.quantize.evaluation import Ids, Memory, Progress
 from sw.quantize.precision import OPERATIONS, Mode, ModelPrecision, uniform, with_width
 from sw.quantize.quantize import Quantizer
 
@@ -83,8 +83,7 @@ def edge_losses(
     points = [p for p in points if p[0] is None or p[2] != wide]
     memory = Memory()
     for done, (edge, layer, point) in enumerate(points, start=1):
-        model = quantizer(point)
-        summary = evaluate(quantizer.model, model, sequences, engine=memory.engine(model)).summary
+        summary = memory.evaluate(quantizer.model, quantizer(point), sequences).summary
         yield EdgeLoss(
             operation=edge,
             layer=layer,

@@ -144,7 +144,7 @@ def reference(quantized: QModel) -> Engine:
 class Memory:
     """Layer outputs of golden functions, for models that share layers: the latest are kept.
 
-    Two precisions that differ in layer 4 only then compute layers 0 ... 3 once.
+    Two precisions that differ in layer 4 only then compute layers 0 ... 3 once, and fp32 once.
 
     Parameters
     ----------
@@ -155,6 +155,7 @@ class Memory:
     def __init__(self, limit: int = 4096) -> None:
         self._limit = limit
         self._outputs: OrderedDict[tuple[str, bytes, int], I16] = OrderedDict()
+        self._wanted: dict[bytes, F32] = {}
 
     def engine(self, quantized: QModel) -> Engine:
         """The engine of a model."""
@@ -171,6 +172,22 @@ class Memory:
 
         return layerwise(run, len(marks))
 
+    def evaluate(self, model: Bert, quantized: QModel, sequences: Sequence[Ids]) -> Evaluation:
+        """`evaluate` of one of many integer versions of one model."""
+
+        def fp32(ids: Ids) -> F32:
+            key = ids.tobytes()
+            if key not in self._wanted:
+                self._wanted[key] = encode_fp32(model, ids)
+            return self._wanted[key]
+
+        return evaluate(model, quantized, sequences, engine=self.engine(quantized), fp32=fp32)
+
+
+def encode_fp32(model: Bert, ids: Ids) -> F32:
+    """Sentence embedding of unpadded ids [S] by the fp32 model -> [H], of length 1."""
+    return model.encode(ids, np.ones(len(ids), dtype=np.bool_))
+
 
 def encode(quantized: QModel, ids: Ids, engine: Engine) -> F32:
     """Sentence embedding of unpadded ids [S] -> [H], of length 1."""
@@ -186,6 +203,7 @@ def evaluate(
     engine: Engine | None = None,
     name: str = "golden",
     store: Path | None = None,
+    fp32: Callable[[Ids], F32] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Compare the sentence embeddings of an integer encoder with those of fp32.
@@ -204,6 +222,8 @@ def evaluate(
     store : Path, optional
         File of JSON lines that keeps every result as it comes. What stands there is not computed
         again; it must come from the same model and engine.
+    fp32 : callable, optional
+        Embedding [H] of ids [S]; `encode_fp32` of the model by default.
     progress : callable, optional
 
     Raises
@@ -219,7 +239,7 @@ def evaluate(
     for done, ids in enumerate(sequences, start=1):
         key = hashlib.sha256(ids.astype("<i4").tobytes()).hexdigest()[:16]
         if key not in results.found:
-            want = model.encode(ids, np.ones(len(ids), dtype=np.bool_))
+            want = encode_fp32(model, ids) if fp32 is None else fp32(ids)
             results.add(key, (encode(quantized, ids, engine), want), len(ids))
         pairs.append(results.found[key])
         if progress is not None:

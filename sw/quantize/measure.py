@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from sw.errors import UserError
 from sw.models.fetch import resolve_model
 from sw.models.tokenize import Tokenizer, Tokens
 from sw.quantize import texts
+from sw.quantize.edges import edge_losses
 from sw.quantize.evaluation import (
     Cosines,
     cosine,
@@ -23,8 +25,8 @@ from sw.quantize.evaluation import (
     evaluation_ids,
     layer_cosines,
 )
-from sw.quantize.precision import format_precision
-from sw.quantize.quantize import quantize_folder
+from sw.quantize.precision import format_precision, parse_precision
+from sw.quantize.quantize import folder_quantizer, quantize_folder
 from sw.quantize.recipe import ROUNDINGS, Recipe
 
 __all__ = ["Cosines", "cosine", "evaluation_tokens", "layer_cosines", "main"]
@@ -56,6 +58,7 @@ def _count(_context: click.Context, _option: click.Parameter, value: str) -> int
     help="Number of evaluation texts, or all.",
 )
 @click.option("--layers", is_flag=True, help="Also each layer by itself, fed with fp32 states.")
+@click.option("--edges", is_flag=True, help="What each operation loses by itself instead.")
 @click.option("--w4", type=click.Choice(ROUNDINGS), default=Recipe.w4, show_default=True)
 @click.option("--w8", type=click.Choice(ROUNDINGS), default=Recipe.w8, show_default=True)
 @click.option(
@@ -69,6 +72,7 @@ def main(
     precision: str,
     count: int | None,
     layers: bool,
+    edges: bool,
     w4: str,
     w8: str,
     store: Path | None,
@@ -76,7 +80,11 @@ def main(
 ) -> None:
     """Print cosines of a model's sentence embeddings, integers against fp32."""
     try:
-        found = _measure(model, precision, count, layers, Recipe(w4=w4, w8=w8), store)
+        recipe = Recipe(w4=w4, w8=w8)
+        if edges:
+            found = _edges(model, precision, count, recipe)
+        else:
+            found = _measure(model, precision, count, layers, recipe, store)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -104,6 +112,22 @@ def _measure(
     found |= {"mean": mean, "worst": worst, "spearman": rho}
     click.echo(f"sentence embedding: {mean:.5f} / {worst:.5f}, Spearman {rho:.5f}")
     return found
+
+
+def _edges(name: str, precision: str, count: int | None, recipe: Recipe) -> dict[str, Any]:
+    folder = resolve_model(name)
+    quantizer = folder_quantizer(folder, recipe)
+    ids = evaluation_ids(Tokenizer(folder), count)
+    widths = parse_precision(precision, len(quantizer.model.layers))
+    text = format_precision(widths)
+    click.echo(f"{name}, operations of {text}, the others W16A16, {len(ids)} texts; mean / worst")
+    rows = []
+    for row in edge_losses(quantizer, ids, widths):
+        where = "every layer" if row.layer is None else f"layer {row.layer}"
+        what = "nothing" if row.operation is None else f"{row.operation} of {where}"
+        click.echo(f"{what}: {row.mean:.6f} / {row.worst:.5f}")
+        rows.append(dataclasses.asdict(row))
+    return {"precision": text, "texts": len(ids), "edges": rows}
 
 
 def _show_progress(done: int, total: int) -> None:

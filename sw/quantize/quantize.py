@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
 import numpy as np
 
+from sw.cache import build_once, cache_dir
 from sw.models.bert import Bert
 from sw.models.errors import ModelError
 from sw.models.tokenize import Tokenizer
 from sw.quantize import encode
 from sw.quantize.calibrate import LayerRange, calibrate, calibration_ids
+from sw.quantize.file import load, save
 from sw.quantize.fingerprint import fingerprint
 from sw.quantize.formats import QEmbedding, QModel, State, Width
 from sw.quantize.layer import LayerQuantizer, f64, norm, state
@@ -20,7 +23,14 @@ from sw.quantize.recipe import Recipe
 
 __all__ = ["Quantizer", "Recipe", "folder_quantizer", "quantize", "quantize_folder"]
 
+KIND = "quantized"
+"""Kind of these entries in the cache."""
+
 _EMBEDDING_Q = 13
+_FILE = "model.npz"
+_ROOT = Path(__file__).parents[2]
+_CODE = ("sw/quantize", "sw/models", "sim/golden")
+_MODEL_SUFFIXES = (".json", ".txt", ".safetensors", ".bin")
 
 
 class Quantizer:
@@ -116,6 +126,28 @@ def folder_quantizer(folder: Path, recipe: Recipe | None = None) -> Quantizer:
 def quantize_folder(
     folder: Path, recipe: Recipe | None = None, precision: ModelPrecision | str = "w8a8"
 ) -> tuple[Bert, QModel]:
-    """Load a model folder, calibrate it on the fixed calibration texts and quantize it."""
-    quantizer = folder_quantizer(folder, recipe)
-    return quantizer.model, quantizer(precision)
+    """Load a model folder and quantize it, calibrated on the fixed calibration texts.
+
+    The integers are kept in the cache: a model, precision and recipe are quantized once.
+    """
+    model = Bert.load(folder)
+    recipe = recipe or Recipe()
+    if isinstance(precision, str):
+        precision = parse_precision(precision, len(model.layers))
+    entry = cache_dir() / KIND / _key(folder, recipe, precision)
+
+    def build(out: Path) -> None:
+        save(folder_quantizer(folder, recipe)(precision), out / _FILE)
+
+    return model, load(build_once(entry, build) / _FILE)
+
+
+def _key(folder: Path, recipe: Recipe, precision: ModelPrecision) -> str:
+    """Hash of all that the integers depend on: the model, the choices, the code."""
+    digest = hashlib.sha256(f"{recipe} {precision}".encode())
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_SUFFIXES]
+    for package in _CODE:
+        files += sorted((_ROOT / package).rglob("*.py")) + sorted((_ROOT / package).rglob("*.json"))
+    for path in files:
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:24]

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,8 +62,8 @@ def _record(folder: Path, sequence: int) -> None:
     layer = compile_layer(minilm()[1].layers[0], config(), sequence)
     x, length, _ = layer_input(0, sequence)
     machine = Machine(config())
-    contents = {0: layer.program.to_bytes(), 1: layer.weights, 2: layer.pack_input(x)}
-    for region, size in layer.regions.items():
+    contents: dict[int, Any] = {0: layer.commands, **layer.constants, **layer.pack({"x": x})}
+    for region, size in {0: len(layer.commands), **layer.regions}.items():
         machine.place(region, contents.get(region, size))
     machine.scalars[layer.scalars["length"]] = length
     program = list(layer.program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sw.models.bert import Bert, Linear, Norm
+from tests.sw.small_bert import small_bert
 
 MS = "com.microsoft"
 Array = npt.NDArray[Any]
@@ -261,3 +263,23 @@ DIALECTS = {
     "fused in part": Dialect(norm="skip", gelu="microsoft", layout="mha"),
 }
 """Spellings of one encoder."""
+
+
+Build = Callable[[Builder], str]
+
+
+def single(build: Build, shapes: dict[str, list[Any]], opset: int = 20) -> onnx.ModelProto:
+    b = Builder(opset=opset)
+    out = build(b)
+    rank = max(len(shape) for shape in shapes.values())
+    return b.model([(name, FLOAT, shape) for name, shape in shapes.items()], [out], rank)
+
+
+W = np.random.default_rng(7).standard_normal((6, 5)).astype(np.float32)
+V = np.random.default_rng(8).standard_normal(5).astype(np.float32)
+"""Weights and a vector for single operations: [6, 5] and [5]."""
+
+
+def written(name: str, seed: int = 3) -> tuple[Bert, onnx.ModelProto]:
+    model = small_bert(seed)
+    return model, EncoderWriter(model, DIALECTS[name]).write()

@@ -31,12 +31,12 @@ def commands():
 
 
 def test_version(capsys):
-    assert sw.cli.run(["--version"]) == 0
+    assert sw.cli.call(["--version"]) == 0
     assert capsys.readouterr().out == f"tilewright {__version__}\n"
 
 
 def test_help_lists_every_command_with_a_summary(capsys):
-    assert sw.cli.run(["--help"]) == 0
+    assert sw.cli.call(["--help"]) == 0
     out = capsys.readouterr().out
     for name in commands():
         line = next(line for line in out.splitlines() if line.split()[:1] == [name])
@@ -46,13 +46,13 @@ def test_help_lists_every_command_with_a_summary(capsys):
 
 @pytest.mark.parametrize("name", commands())
 def test_every_command_has_examples(name, capsys):
-    assert sw.cli.run([name, "--help"]) == 0
+    assert sw.cli.call([name, "--help"]) == 0
     assert "Examples:\n    tilewright " in capsys.readouterr().out
 
 
 def test_help_imports_no_library():
     code = (
-        "import sys, sw.cli; sw.cli.run(['--help']);"
+        "import sys, sw.cli; sw.cli.call(['--help']);"
         "heavy = {'numpy', 'amaranth', 'rich', 'tokenizers', 'cocotb', 'sim'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
@@ -70,7 +70,7 @@ def test_help_imports_no_library():
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(arguments, named, capsys):
-    assert sw.cli.run(arguments) == 2
+    assert sw.cli.call(arguments) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
     assert err.startswith("tilewright: ")
@@ -114,7 +114,7 @@ def raising(error):
 )
 def test_errors(function, code, line, monkeypatch, capsys):
     use(monkeypatch, function)
-    assert sw.cli.run(["presets"]) == code
+    assert sw.cli.call(["presets"]) == code
     # click ends a broken-off line of output first.
     assert capsys.readouterr().err.strip() == f"tilewright: {line}"
 
@@ -122,12 +122,12 @@ def test_errors(function, code, line, monkeypatch, capsys):
 def test_a_bug_is_not_hidden(monkeypatch):
     use(monkeypatch, raising(ValueError("a bug")))
     with pytest.raises(ValueError, match="a bug"):
-        sw.cli.run(["presets"])
+        sw.cli.call(["presets"])
 
 
 def test_traceback_on_request(monkeypatch, capsys):
     use(monkeypatch, raising(UserError("wrong")))
-    assert sw.cli.run(["--traceback", "presets"]) == 2
+    assert sw.cli.call(["--traceback", "presets"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -137,14 +137,14 @@ def test_exit_code_of_a_command(monkeypatch):
         ctx.exit(1)
 
     use(monkeypatch, function)
-    assert sw.cli.run(["presets"]) == 1
+    assert sw.cli.call(["presets"]) == 1
 
 
 def test_presets_as_table_and_json(capsys, tmp_path):
     from hw.config import PRESETS
 
     path = tmp_path / "presets.json"
-    assert sw.cli.run(["presets", "--json", str(path)]) == 0
+    assert sw.cli.call(["presets", "--json", str(path)]) == 0
     out = capsys.readouterr().out
     document = json.loads(path.read_text())
     assert document["tilewright"] == __version__
@@ -156,7 +156,7 @@ def test_presets_as_table_and_json(capsys, tmp_path):
 
 
 def test_json_on_standard_output_is_alone(capsys):
-    assert sw.cli.run(["presets", "--json", "-"]) == 0
+    assert sw.cli.call(["presets", "--json", "-"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["rows"]
     assert "presets" in captured.err
@@ -183,16 +183,16 @@ def test_cache_list_and_clear(capsys):
     entry = cache.cache_dir() / "models" / "one"
     entry.mkdir(parents=True)
     (entry / "data").write_bytes(bytes(2048))
-    assert sw.cli.run(["cache", "list", "--json", "-"]) == 0
+    assert sw.cli.call(["cache", "list", "--json", "-"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["bytes"] == 2048
     assert [(r["kind"], r["name"]) for r in document["rows"]] == [("models", "one")]
-    assert sw.cli.run(["cache", "clear", "simulators"]) == 0
+    assert sw.cli.call(["cache", "clear", "simulators"]) == 0
     assert entry.is_dir()
     with cache.lock(entry):
-        assert sw.cli.run(["cache", "clear"]) == 1
+        assert sw.cli.call(["cache", "clear"]) == 1
     assert "models/one" in capsys.readouterr().err
-    assert sw.cli.run(["cache", "clear"]) == 0
+    assert sw.cli.call(["cache", "clear"]) == 0
     assert not entry.exists()
 
 
@@ -204,7 +204,7 @@ def test_doctor_tells_what_is_missing(capsys, monkeypatch):
         for tool in toolchain.tools()
     ]
     monkeypatch.setattr(toolchain, "tools", lambda: tools)
-    assert sw.cli.run(["doctor", "--no-build", "--json", "-"]) == 1
+    assert sw.cli.call(["doctor", "--no-build", "--json", "-"]) == 1
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert document["ok"] is False

@@ -73,7 +73,7 @@ def test_simulator(name: str, sequence: int, length: int) -> None:
     executable = compile_model(model, CONFIGS[name], sequence, effort=1)
     static_check(executable, length)
     z = make_z(model, sequence, 5)
-    with Device.open(CONFIGS[name], "iss") as device:
+    with Device.open("iss", CONFIGS[name]) as device:
         got = device.run(executable, {"z": z}, length=length).values["y"]
     np.testing.assert_array_equal(got[:length], expected(model, z, length)[:length])
 
@@ -84,7 +84,7 @@ def test_precisions(precision: str) -> None:
     executable = compile_model(model, PRESETS["tiny"], 11, effort=1)
     assert executable.metadata["precision"]
     z = make_z(model, 11, 6)
-    with Device.open(PRESETS["tiny"], "iss") as device:
+    with Device.open("iss", PRESETS["tiny"]) as device:
         got = device.run(executable, {"z": z}, length=9).values["y"]
     np.testing.assert_array_equal(got[:9], expected(model, z, 9)[:9])
 
@@ -101,12 +101,13 @@ def test_batch_equals_single_runs_in_rtl() -> None:
     scalars = {f"length{i}": length for i, length in enumerate(lengths)}
     runs = {}
     for backend in ("iss", "verilator"):
-        with Device.open(config, backend) as device:
-            runs[backend] = device.run(batch, inputs, **scalars)
+        with Device.open(backend, config) as device:
+            with device.load(batch) as loaded:
+                runs[backend] = loaded.run(inputs, scalars)
     for region, content in runs["iss"].regions.items():
         np.testing.assert_array_equal(runs["verilator"].regions[region], content)
     single = compile_model(model, config, 12, effort=1)
-    with Device.open(config, "iss") as device:
+    with Device.open("iss", config) as device:
         for i, (z, length) in enumerate(zip(zs, lengths, strict=True)):
             one = device.run(single, {"z": z}, length=length).values["y"]
             np.testing.assert_array_equal(runs["verilator"].values[f"y{i}"], one)

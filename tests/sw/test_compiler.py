@@ -1,6 +1,8 @@
 """Compiled layers on the simulator, against the golden composition of a quantized layer."""
 
 import dataclasses
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,34 +11,33 @@ from hw.commands import Opcode
 from hw.config import PRESETS, Config
 from sim.golden import row_max
 from sim.iss import Machine
-from sw.compiler import CompileError, LayerProgram, compile_layer, estimate
-from sw.program import find_problems
+from sw.compiler import CompileError, compile_layer, estimate
+from sw.program import Executable, InputError, find_problems
 from sw.quantize.formats import QLayer
 from sw.quantize.reference import run_layer
 from tests.sw.layers import PRECISIONS, make_input, make_layer
 
 
-def execute(compiled: LayerProgram, x: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+def execute(compiled: Executable, x: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Run on the simulator in check mode and return y and its magnitudes."""
     machine = Machine(compiled.config, check=True)
-    machine.place(1, compiled.weights)
-    machine.place(2, compiled.pack_input(x))
-    output = machine.place(3, compiled.regions[3])
-    machine.place(4, compiled.regions[4])
+    contents: dict[int, Any] = {**compiled.constants, **compiled.pack({"x": x})}
+    placed = {r: machine.place(r, contents.get(r, size)) for r, size in compiled.regions.items()}
     machine.scalars[compiled.scalars["length"]] = length
-    machine.run(compiled.program.to_bytes())
-    return compiled.unpack_output(output.tobytes())
+    machine.run(compiled.commands)
+    values = compiled.unpack(placed)
+    return values["y"], values["y magnitudes"]
 
 
 def check(
     layer: QLayer, config: Config, sequence: int, length: int, seed: int = 5, effort: int = 1
-) -> LayerProgram:
+) -> Executable:
     compiled = compile_layer(layer, config, sequence, effort=effort)
     # The checker takes minutes for the 100,000 commands of `tiny` at 512.
     if len(compiled.program) <= 30000:
         regions = {
             region: (region << 32, (region << 32) + size)
-            for region, size in compiled.regions.items()
+            for region, size in {0: len(compiled.commands), **compiled.regions}.items()
         }
         scalars = {compiled.scalars["length"]: length}
         problems = find_problems(compiled.program, config, scalars=scalars, regions=regions)
@@ -152,8 +153,8 @@ def test_minilm_shape_everywhere(name: str, sequence: int) -> None:
 def test_utilization_of_minilm() -> None:
     """The event model's figure for the layer the project is about."""
     compiled = compile_layer(make_layer(3, 384, 12, 32, 1536), PRESETS["default"], 128)
-    assert compiled.utilization > 0.97
-    assert estimate(compiled.program, compiled.config) == compiled.estimate
+    assert compiled.utilization() > 0.97
+    assert asdict(estimate(compiled.program, compiled.config)) == compiled.metadata["estimate"]
 
 
 def test_weights_are_streamed_in_the_order_they_are_packed() -> None:
@@ -172,8 +173,8 @@ def test_weights_are_streamed_in_the_order_they_are_packed() -> None:
 def test_programs_are_reproducible() -> None:
     layer = make_layer(8)
     one, two = (compile_layer(layer, PRESETS["small"], 24, effort=2) for _ in range(2))
-    assert one.program.to_bytes() == two.program.to_bytes()
-    assert one.weights == two.weights
+    assert one.commands == two.commands
+    assert one.constants == two.constants
 
 
 def refuse(layer: QLayer, config: Config, sequence: int, match: str) -> None:
@@ -203,9 +204,9 @@ def test_refusals() -> None:
     refuse(four, default, 8, "heads of 10 padded to 16")
 
 
-def test_pack_input_refuses_another_shape() -> None:
+def test_an_input_of_another_shape_is_refused() -> None:
     compiled = compile_layer(make_layer(1), PRESETS["default"], 8, effort=1)
-    with pytest.raises(ValueError, match=r"\(8, 96\) is needed"):
-        compiled.pack_input(np.zeros((7, 96), dtype=np.int16))
-    with pytest.raises(ValueError, match="s16"):
-        compiled.pack_input(np.full((8, 96), 40000))
+    with pytest.raises(InputError, match=r"\(8, 96\) is needed"):
+        compiled.pack({"x": np.zeros((7, 96), dtype=np.int16)})
+    with pytest.raises(InputError, match="s16"):
+        compiled.pack({"x": np.full((8, 96), 40000)})

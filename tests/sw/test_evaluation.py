@@ -31,7 +31,7 @@ from sw.quantize.formats import QModel
 from sw.quantize.precision import Mode, ModelPrecision, parse_precision, uniform
 from sw.quantize.quantize import Quantizer, Recipe
 from sw.quantize.reference import run_layer
-from sw.quantize.search import Point, search, search_ids
+from sw.quantize.search import Point, _cheapest, _Step, search, search_ids
 from tests.sw.small_bert import CONFIG, small_bert
 
 
@@ -258,11 +258,40 @@ def test_search(small: tuple[Bert, Quantizer, list[Ids]], tmp_path: Path) -> Non
     assert [p.mean for p in found.points[:5]] == [p.mean for p in seen]
     assert found.met
     assert found.best.mean >= target
-    assert _cost(start) < found.best.cycles < _cost(uniform(Mode.W8A16, 2))
+    # Half of the loss is gained by well below half of the cycles.
+    narrow, wide = _cost(start), _cost(uniform(Mode.W8A16, 2))
+    assert 0 < found.best.cycles - narrow < 0.4 * (wide - narrow)
+    # Behind the start, everything and each step held back, the first guess is near already.
+    assert 0 < found.points[12].cycles - narrow < 0.5 * (wide - narrow)
     summary = evaluate(quantizer.model, quantizer(found.best.precision), sequences).summary
     assert (summary.mean, summary.worst) == (found.best.mean, found.best.worst)
     cheaper = [p for p in found.points if p.cycles < found.best.cycles]
     assert all(p.mean < target for p in cheaper)
+
+
+def test_the_cheapest_steps_are_exact() -> None:
+    """The knapsack against all subsets."""
+    rng = np.random.default_rng(33)
+    for _ in range(30):
+        steps = [
+            _Step(
+                layer=i,
+                operation="o",
+                width=Mode.W8A16,
+                gain=float(rng.integers(-2, 20)),
+                cycles=int(rng.integers(0, 9)),
+            )
+            for i in range(8)
+        ]
+        sets = [[s for i, s in enumerate(steps) if chosen >> i & 1] for chosen in range(256)]
+        for wanted in (0.5, 20.0, 55.0, 400.0):
+            enough = [s for s in sets if sum(step.gain for step in s) >= wanted]
+            found = _cheapest(steps, wanted)
+            assert (found is None) == (not enough)
+            if found is not None:
+                assert sum(step.gain for step in found) >= wanted
+                best = min(sum(step.cycles for step in s) for s in enough)
+                assert sum(step.cycles for step in found) == best
 
 
 def test_search_beyond_one_step(small: tuple[Bert, Quantizer, list[Ids]]) -> None:
@@ -315,7 +344,9 @@ def test_cost() -> None:
     assert layer_cycles(10, 1, 10, 4, 4, 4, parse_precision("w8a8", 1)[0]) == 6 * 36 + 2 * 12
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(
+    small: tuple[Bert, Quantizer, list[Ids]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def few(folder: Path, recipe: Recipe, precision: str) -> tuple[Bert, QModel]:
         """Calibrated on a few texts, which takes seconds."""
         model = Bert.load(folder)
@@ -345,6 +376,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["worst"] > 0.99
     assert len(found["layers"]) == 6
     assert len(store.read_text().splitlines()) == 4
+    monkeypatch.setattr(measure, "folder_quantizer", lambda *_: small[1])
+    monkeypatch.setattr(measure, "evaluation_ids", lambda *_: small[2])
+    result = runner.invoke(measure.main, ["--edges", "--precision", "w8a16", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "ffn2 of layer 1: 0.99" in result.output
+    assert len(json.loads(out.read_text())["edges"]) == 1 + 4 * 3
     bad = runner.invoke(measure.main, ["--precision", "w8a9"])
     assert bad.exit_code == 2
     assert "w8a9" in bad.output

@@ -66,6 +66,16 @@ def test_pooling(tmp_path: Path) -> None:
     np.testing.assert_array_equal(head(y, 4), y[0])
     (folder / "modules.json").write_text('[{"type": "sentence_transformers.models.Normalize"}]')
     assert load_head(folder) == Pooling(mode="cls", unit=True)
+    for text, match in (
+        ('[{"type": "sentence_transformers.models.Dense"}]', "module Dense is not supported"),
+        ('[{"kind": 1}]', r"cannot read .*modules\.json"),
+        ("3", r"cannot read .*modules\.json"),
+        ("{", r"cannot read .*modules\.json"),
+    ):
+        (folder / "modules.json").write_text(text)
+        with pytest.raises(ModelError, match=match):
+            load_head(folder)
+    (folder / "modules.json").unlink()
     for raw in ({"pooling_mode_max_tokens": True}, {"pooling_mode": "lasttoken"}, {}):
         (folder / "1_Pooling" / "config.json").write_text(json.dumps(raw))
         with pytest.raises(ModelError, match=r"pooling .* is not supported"):

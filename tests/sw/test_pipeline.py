@@ -156,6 +156,8 @@ def test_texts_refused(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=match) as caught:
             pipeline(texts)
         assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match="must be a list"):
+        pipeline("the cat")
     (cut,) = pipeline([long], truncate=True)
     assert len(cut.tokens) == 40
     pipeline.engine = _Padded(pipeline.engine, 16)
@@ -263,5 +265,5 @@ def test_rated_sentences_are_clear_and_apart() -> None:
 def test_sentiment_of_minilm() -> None:
     """W8A8 within a point of fp32 on 500 sentences."""
     found = measure(Pipeline.load(resolve_model("minilm")), *rated(1000, 500))
-    assert found.fp32 > 0.75
+    assert found.fp32 > found.majority + 0.15
     assert found.engine >= found.fp32 - POINT

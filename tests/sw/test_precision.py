@@ -26,7 +26,7 @@ from sw.quantize.precision import (
     uniform,
     with_width,
 )
-from sw.quantize.quantize import Quantizer, Recipe
+from sw.quantize.quantize import Quantizer, Recipe, quantize
 from tests.sw.small_bert import CONFIG, small_bert
 
 LAYERS = st.lists(
@@ -252,13 +252,46 @@ def test_16_bit_edges_saturate_at_both_bytes(small: tuple[Bert, Quantizer, list[
     # Shifted by a few bits, every product overflows its result.
     loud = {part: replace(getattr(layer, part), shift=getattr(layer, part).shift - 6) for part in
             ("q", "k", "v", "ffn1")}  # fmt: skip
-    trace = reference.trace_layer(replace(layer, **loud), x)
+    ln1 = replace(layer.ln1, shift=layer.ln1.shift - 6)
+    trace = reference.trace_layer(replace(layer, ln1=ln1, **loud), x)
     for name in ("q", "k", "v", "ctx", "x1", "g"):
         values = getattr(trace, name).astype(int)
         assert np.abs(values).max() <= 32639, name
-    for name in ("q", "k", "v"):
+    for name in ("q", "k", "v", "x1"):
         assert {-32639, 32639} <= set(getattr(trace, name).reshape(-1).tolist())
     assert trace.h.max() == 32767
+
+
+@pytest.mark.parametrize(("text", "lowest"), [("w8a16", -32639), ("w8a16,o=w8a8", -32767)])
+def test_context_saturates_where_it_is_fed_wide(
+    small: tuple[Bert, Quantizer, list[Ids]], text: str, lowest: int
+) -> None:
+    layer = small[1](text).layers[0]
+    zero = np.zeros((4, CONFIG.hidden), np.int16)
+    v = np.full_like(zero, -32768)
+    assert set(reference.attention(layer, zero, zero, v, 4)[1].flat) == {lowest}
+
+
+@pytest.mark.parametrize("text", ["w16a16", "w8a8"])
+def test_16_bit_operands_may_take_a_smaller_shift(text: str) -> None:
+    """A loud weight into a fine residual: shift 8, which a row scale's exponent does not allow."""
+    model = small_bert(24)
+    rng = np.random.default_rng(24)
+    ranges = calibrate(model, [rng.integers(0, CONFIG.vocab, 20)], moments=True)
+    real = model.layers[0].q
+    bits = 16 if text == "w16a16" else 8
+    quantized = quantize(model, ranges, precision=text).layers[0].q
+    # The multiplier of channel 0 is what its weights say: scale them until its shift is 8.
+    factor = 2.0 ** (int(quantized.shift[0]) - 8)
+    w = real.w.copy()
+    w[:, 0] *= factor
+    first = replace(model.layers[0], q=replace(real, w=w, b=0 * real.b))
+    loud = replace(model, layers=(first, model.layers[1]))
+    if bits == 16:
+        assert quantize(loud, ranges, precision=text).layers[0].q.shift.min() <= 8
+    else:
+        with pytest.raises(ModelError, match=r"layer 0\.q: shift 8"):
+            quantize(loud, ranges, precision=text)
 
 
 def test_state_saturates_at_its_width() -> None:

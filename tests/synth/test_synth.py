@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hw.config import preset_config
 from hw.vector.lane import function_rom
 from sw.cli import cli
-from sw.cli import run as tilewright
+from sw.cli import call as tilewright
 from synth import nextpnr, tools, yosys
 from synth.targets import TARGETS, Resources, target
 

@@ -1,0 +1,107 @@
+"""Models by path: a folder of safetensors or an ONNX file, either way the same encoder and head."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sw.graph.encoder import Encoder, find_encoder, head_of
+from sw.graph.errors import GraphError
+from sw.graph.ir import Graph
+from sw.models.bert import Bert
+from sw.models.config import read_json
+from sw.models.fetch import resolve_model
+from sw.models.heads import (
+    Head,
+    Pooling,
+    SequenceClassifier,
+    TokenClassifier,
+    labels_of,
+    load_head,
+    load_pooling,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """An encoder with its head.
+
+    Attributes
+    ----------
+    bert : Bert
+    head : Head
+    folder : Path
+        Where its tokenizer is.
+    """
+
+    bert: Bert
+    head: Head
+    folder: Path
+
+
+def load_model(where: str | Path, outputs: Sequence[str] | None = None) -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    where : str or Path
+        A known name, a folder with ``config.json`` and ``model.safetensors``, or an ``.onnx`` file.
+        Beside an ONNX file, or one folder above it, may lie ``config.json`` (names of the labels),
+        ``1_Pooling`` and the tokenizer.
+    outputs : sequence of str, optional
+        Of an ONNX file: which outputs to import, all by default.
+
+    Raises
+    ------
+    ModelError
+        What cannot be read or is not supported, in one line.
+    """
+    path = Path(where).expanduser()
+    if path.suffix.lower() != ".onnx":
+        folder = resolve_model(where)
+        return Model(bert=Bert.load(folder), head=load_head(folder), folder=folder)
+    graph = load_onnx(path, outputs)
+    encoder = find_encoder(graph)
+    folder = next((one for one in (path.parent, path.parent.parent) if _is_home(one)), path.parent)
+    return Model(bert=encoder.model, head=_named(graph, encoder, folder), folder=folder)
+
+
+def load_onnx(path: Path, outputs: Sequence[str] | None = None) -> Graph:
+    """The graph of an ONNX file; needs the `onnx` package, an extra of this one.
+
+    Raises
+    ------
+    GraphError
+        As `sw.graph.onnx.load.import_onnx`, or if the package is missing.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        raise GraphError("reading ONNX needs the package onnx: pip install 'tilewright[onnx]'")
+    from sw.graph.onnx.load import import_onnx
+
+    return import_onnx(path, outputs)
+
+
+def _is_home(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt"))
+
+
+def _named(graph: Graph, encoder: Encoder, folder: Path) -> Head:
+    """The head of a graph, with what the files beside it say of labels and pooling."""
+    head = head_of(graph, encoder)
+    if isinstance(head, Pooling):
+        # Hidden states as an output leave the pooling open; a selected first token does not.
+        return load_pooling(folder) if head.mode == "mean" else head
+    config = folder / "config.json"
+    if isinstance(head, SequenceClassifier | TokenClassifier) and config.is_file():
+        raw = read_json(config)
+        if "id2label" not in raw:
+            return head
+        labels = labels_of(raw)
+        if len(labels) != len(head.labels):
+            raise GraphError(f"the graph has {len(head.labels)} labels, {config} {len(labels)}")
+        if isinstance(head, SequenceClassifier) and raw.get("problem_type"):
+            return replace(head, labels=labels, problem=str(raw["problem_type"]))
+        return replace(head, labels=labels)
+    return head

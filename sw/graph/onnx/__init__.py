@@ -1,0 +1,1 @@
+"""ONNX in: files to the internal graph, by what their operators compute."""

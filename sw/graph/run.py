@@ -1,0 +1,122 @@
+"""What a graph computes, in fp32 NumPy: the reference for whatever runs it elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sw.graph import ir
+from sw.graph.errors import GraphError
+from sw.models import functions
+
+Values = dict[str, npt.NDArray[Any]]
+
+_KINDS = {"f32": "f", "i64": "iu", "bool": "bui"}
+_DTYPES = {"f32": np.float32, "i64": np.int64, "bool": np.bool_}
+
+
+def run_fp32(graph: ir.Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> Values:
+    """Evaluate a graph.
+
+    Parameters
+    ----------
+    graph : Graph
+    inputs : mapping
+        Arrays by the names of the graph's inputs.
+
+    Returns
+    -------
+    dict
+        The outputs by name, float32.
+
+    Raises
+    ------
+    GraphError
+        A missing input, a wrong type or shape, ids outside a table.
+    """
+    values: Values = {}
+    sizes: dict[str, int] = {}
+    for tensor in graph.inputs:
+        if tensor.name not in inputs:
+            raise GraphError(f"input {tensor} is missing")
+        array = np.asarray(inputs[tensor.name])
+        if array.dtype.kind not in _KINDS[tensor.dtype]:
+            raise GraphError(f"input {tensor} is given as {array.dtype}")
+        fits = array.ndim == len(tensor.shape)
+        for dim, size in zip(tensor.shape, array.shape, strict=False):
+            fits &= size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
+        if not fits:
+            raise GraphError(f"input {tensor} is given with shape {list(array.shape)}")
+        values[tensor.name] = array.astype(_DTYPES[tensor.dtype], copy=False)
+    for node in graph.nodes:
+        values[node.out] = _run(node, values)
+    return {name: values[name] for name in graph.outputs}
+
+
+@singledispatch
+def _run(node: ir.Node, v: Values) -> npt.NDArray[Any]:
+    raise NotImplementedError(type(node).__name__)
+
+
+@_run.register
+def _(node: ir.LookUp, v: Values) -> npt.NDArray[Any]:
+    ids = v[node.ids]
+    types = np.zeros_like(ids) if node.types is None else v[node.types]
+    length = ids.shape[-1]
+    if length > len(node.position):
+        raise GraphError(f"{node.out}: {length} tokens, there are {len(node.position)} positions")
+    for name, index, table in (("ids", ids, node.word), ("types", types, node.type)):
+        if index.size and not (index.min() >= 0 and index.max() < len(table)):
+            raise GraphError(f"{node.out}: {name} outside 0 to {len(table) - 1}")
+    out: npt.NDArray[Any] = node.word[ids] + node.position[:length] + node.type[types]
+    return out
+
+
+@_run.register
+def _(node: ir.Linear, v: Values) -> npt.NDArray[Any]:
+    product: npt.NDArray[Any] = v[node.x] @ node.w
+    return product if node.b is None else product + node.b
+
+
+@_run.register
+def _(node: ir.MatMul, v: Values) -> npt.NDArray[Any]:
+    b = v[node.b]
+    out: npt.NDArray[Any] = v[node.a] @ (b.swapaxes(-1, -2) if node.transposed else b)
+    return out
+
+
+@_run.register
+def _(node: ir.Softmax, v: Values) -> npt.NDArray[Any]:
+    return functions.softmax(v[node.x])
+
+
+@_run.register
+def _(node: ir.Activation, v: Values) -> npt.NDArray[Any]:
+    return functions.FUNCTIONS[node.function](v[node.x])
+
+
+@_run.register
+def _(node: ir.LayerNorm, v: Values) -> npt.NDArray[Any]:
+    return functions.layer_norm(v[node.x], node.gamma, node.beta, node.eps)
+
+
+@_run.register
+def _(node: ir.Add, v: Values) -> npt.NDArray[Any]:
+    out: npt.NDArray[Any] = v[node.a] + v[node.b]
+    return out
+
+
+@_run.register
+def _(node: ir.Attention, v: Values) -> npt.NDArray[Any]:
+    mask = None if node.mask is None else v[node.mask]
+    q, k, w = v[node.q], v[node.k], v[node.v]
+    return functions.attention(q, k, w, heads=node.heads, scale=node.scale, mask=mask)
+
+
+@_run.register
+def _(node: ir.Select, v: Values) -> npt.NDArray[Any]:
+    return np.take(v[node.x], node.index, axis=node.axis)

@@ -1,0 +1,150 @@
+"""The shape of a BERT encoder, from ``config.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sw.models.errors import ModelError
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+"""Values of ``hidden_act``, and the function of `sw.models.functions` each means."""
+
+_TABLES = ("gelu", "silu", "tanh")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """Shape of an encoder.
+
+    Attributes
+    ----------
+    hidden, heads, layers, ffn : int
+        Width, attention heads, layers, width of the feed-forward block.
+    vocab, positions, types : int
+        Rows of the embedding tables.
+    act : str
+        The hardware's table: ``gelu`` (erf form), ``silu`` or ``tanh``.
+    tanh_form : bool
+        The model was trained with GELU's tanh form. fp32 computes that; the hardware's erf table
+        serves it too, since the two differ by .0005 at most and the table by .0018.
+    eps : float
+        Of every LayerNorm.
+
+    Raises
+    ------
+    ModelError
+        A value that is not supported.
+    """
+
+    hidden: int
+    heads: int
+    layers: int
+    ffn: int
+    vocab: int
+    positions: int
+    types: int
+    act: str
+    eps: float
+    tanh_form: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "heads", "layers", "ffn", "vocab", "positions", "types"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ModelError(f"config: {name} = {value!r}, must be an integer of at least 1")
+        if self.hidden % self.heads:
+            raise ModelError(f"config: hidden {self.hidden} is no multiple of heads {self.heads}")
+        if self.act not in _TABLES:
+            allowed = ", ".join(ACTIVATIONS)
+            raise ModelError(f"config: activation {self.act!r} is not supported, only {allowed}")
+        if self.tanh_form and self.act != "gelu":
+            raise ModelError(f"config: only gelu has a tanh form, not {self.act}")
+        if not 0 < self.eps < 1:
+            raise ModelError(f"config: layer_norm_eps = {self.eps!r} outside 0 ... 1")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.hidden // self.heads
+
+    @property
+    def function(self) -> str:
+        """The activation that fp32 computes, of `sw.models.functions.FUNCTIONS`."""
+        return "gelu_tanh" if self.tanh_form else self.act
+
+    @classmethod
+    def load(cls, folder: Path) -> BertConfig:
+        """Read ``config.json`` of a model folder.
+
+        Raises
+        ------
+        ModelError
+            Not JSON, a missing key, a value or kind of model that is not supported.
+        """
+        return cls.from_json(read_json(folder / "config.json"))
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> BertConfig:
+        """From the content of ``config.json``; ``quick_gelu`` becomes ``silu`` (`fold_act`)."""
+        for key, wanted in (
+            ("model_type", "bert"),
+            ("position_embedding_type", "absolute"),
+            ("is_decoder", False),
+            ("add_cross_attention", False),
+        ):
+            if raw.get(key, wanted) != wanted:
+                raise ModelError(f"config: {key} {raw[key]!r} is not supported, only {wanted!r}")
+        if raw.get("pruned_heads"):
+            raise ModelError("config: pruned_heads are not supported")
+        try:
+            function = function_of(raw)
+            return cls(
+                hidden=raw["hidden_size"],
+                heads=raw["num_attention_heads"],
+                layers=raw["num_hidden_layers"],
+                ffn=raw["intermediate_size"],
+                vocab=raw["vocab_size"],
+                positions=raw["max_position_embeddings"],
+                types=raw.get("type_vocab_size", 2),
+                act={"gelu_tanh": "gelu", "quick_gelu": "silu"}.get(function, function),
+                tanh_form=function == "gelu_tanh",
+                eps=float(raw.get("layer_norm_eps", 1e-12)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"config.json: missing or bad entry {error}") from error
+
+
+def function_of(raw: dict[str, Any]) -> str:
+    """The function ``hidden_act`` means; what is unknown comes back as it is."""
+    name = raw.get("hidden_act", "gelu")
+    return ACTIVATIONS.get(str(name), str(name))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises
+    ------
+    ModelError
+        Unreadable, not JSON, not an object.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    if not isinstance(raw, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return raw

@@ -1,0 +1,66 @@
+"""Engines: what computes an encoder's integers, from the embedding's sum to the last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sw.quantize.formats import QModel
+from sw.quantize.reference import norm, run_layer
+
+I16 = npt.NDArray[np.int16]
+
+
+class Engine(Protocol):
+    """Runs the embedding's LayerNorm and every layer of one quantized model."""
+
+    @property
+    def limit(self) -> int | None:
+        """Longest sequence, in tokens; None for no limit of its own."""
+
+    def encode(self, batch: Sequence[I16], lengths: Sequence[int]) -> list[I16]:
+        """Hidden states of a batch of sequences of any lengths.
+
+        Parameters
+        ----------
+        batch : sequence of s16 [S, hidden]
+            Sums of the embedding tables (`QEmbedding.look_up`), each S for itself.
+        lengths : sequence of int
+            Valid tokens of each, the first ones: 1 to S.
+
+        Returns
+        -------
+        list of s16 [S, hidden]
+            In the last layer's output format. Rows beyond the length mean nothing. The valid rows
+            depend on nothing but the sequence itself: not on its padding, not on its neighbours.
+        """
+
+
+class ReferenceEngine:
+    """The golden functions in NumPy, one sequence after the other.
+
+    Parameters
+    ----------
+    quantized : QModel
+    """
+
+    def __init__(self, quantized: QModel) -> None:
+        self._quantized = quantized
+
+    @property
+    def limit(self) -> int | None:
+        """None: any length the model has positions for."""
+        return None
+
+    def encode(self, batch: Sequence[I16], lengths: Sequence[int]) -> list[I16]:
+        """See `Engine.encode`."""
+        out = []
+        for z, length in zip(batch, lengths, strict=True):
+            x = norm(z, self._quantized.embedding.ln)
+            for layer in self._quantized.layers:
+                x = run_layer(layer, x, length)
+            out.append(x)
+        return out
