@@ -1,0 +1,200 @@
+"""Compare quantized models with fp32: embeddings, layers, and what each operation loses."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sw.cli._config import chosen_config, config_options
+from sw.cli._output import Column, emit_tables, json_option
+from sw.errors import UserError
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=("w8a8",),
+    metavar="TEXT",
+    help="As of `tilewright run`; may be given several times [w8a8].",
+)
+@click.option("--texts", "count", type=int, metavar="N", help="Evaluation texts [all 200].")
+@click.option("--layers", is_flag=True, help="Also each layer by itself, fed with fp32 states.")
+@click.option("--edges", is_flag=True, help="Also what each operation loses by itself.")
+@click.option("--seq", "sequence", default=128, metavar="N", help="Rows, for the cycles [128].")
+@click.option(
+    "--store",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder that keeps every text's result; an interrupted comparison goes on there.",
+)
+@config_options()
+@json_option
+def command(
+    model: str,
+    precisions: tuple[str, ...],
+    count: int | None,
+    layers: bool,
+    edges: bool,
+    sequence: int,
+    store: Path | None,
+    preset: str | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    json_path: str | None,
+) -> None:
+    """Compare quantized models with fp32, on the fixed evaluation texts.
+
+    The golden functions compute, which give the same bits as simulator and RTL. Cosines are those
+    of sentence embeddings, mean and worst; cycles are the array's of a sequence, relative to the
+    first precision.
+
+    \b
+    Examples:
+      tilewright compare minilm
+      tilewright compare minilm --precision w8a8 --precision w8a16 --precision w8a8,ffn2=w8a16
+      tilewright compare minilm --texts 40 --layers --edges
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from sw.compiler.cost import model_cycles
+    from sw.graph.model import load_model
+    from sw.models.tokenize import Tokenizer
+    from sw.quantize.calibrate import calibrate, calibration_ids
+    from sw.quantize.edges import edge_losses
+    from sw.quantize.evaluation import evaluate, evaluation_ids, layer_cosines
+    from sw.quantize.precision import format_precision, parse_precision
+    from sw.quantize.quantize import Quantizer
+
+    if count is not None and count < 1:
+        raise UserError(f"--texts {count}: 1 or more is needed")
+    config = chosen_config(preset, config_file, settings)
+    loaded = load_model(model)
+    shape = loaded.bert.config
+    chosen = {text: parse_precision(text, shape.layers) for text in precisions}
+    rows: list[dict[str, Any]] = []
+    by_layer: list[dict[str, Any]] = []
+    by_edge: list[dict[str, Any]] = []
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        tokenizer = Tokenizer(loaded.folder)
+        sequences = evaluation_ids(tokenizer, count)
+        task = bar.add_task("calibrate", total=None)
+        ids = calibration_ids(tokenizer, shape.positions)
+        quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True))
+        for text, precision in chosen.items():
+            bar.update(task, description=f"quantize to {text}", total=None)
+            quantized = quantizer(precision)
+            bar.update(task, description=text, completed=0, total=len(sequences))
+            name = format_precision(precision)
+            result = evaluate(
+                loaded.bert,
+                quantized,
+                sequences,
+                store=None if store is None else _file(store, name),
+                progress=lambda done, total: bar.update(task, completed=done),
+            )
+            cycles = model_cycles(
+                shape.hidden,
+                shape.heads,
+                shape.ffn,
+                sequence,
+                config.rows,
+                config.columns,
+                precision,
+            )
+            rows.append(
+                {
+                    "precision": name,
+                    "mean": result.summary.mean,
+                    "worst": result.summary.worst,
+                    "spearman": result.spearman,
+                    "cycles": cycles,
+                    "relative": cycles / (rows[0]["cycles"] if rows else cycles),
+                }
+            )
+            if layers:
+                bar.update(task, description=f"layers of {text}", total=None)
+                for number, found in enumerate(layer_cosines(loaded.bert, quantized, sequences)):
+                    by_layer.append(
+                        {
+                            "precision": name,
+                            "layer": number,
+                            "mean": found.mean,
+                            "worst": found.worst,
+                        }
+                    )
+            if edges:
+                bar.update(task, description=f"operations of {text}", total=None)
+                for loss in edge_losses(
+                    quantizer,
+                    sequences,
+                    precision,
+                    progress=lambda done, total: bar.update(task, completed=done, total=total),
+                ):
+                    where = "all" if loss.layer is None else str(loss.layer)
+                    by_edge.append(
+                        {
+                            "operation": loss.operation or "none",
+                            "layer": "" if loss.operation is None else where,
+                            "width": loss.width,
+                            "mean": loss.mean,
+                            "worst": loss.worst,
+                            "loss": loss.loss,
+                        }
+                    )
+    title = (
+        f"{Path(model).name}: {len(sequences)} texts, {sum(map(len, sequences))} tokens, against "
+        f"fp32; cycles of {sequence} rows on {config.rows}×{config.columns}"
+    )
+    tables: list[tuple[str, list[Column], list[dict[str, Any]]]] = [(title, _PRECISIONS, rows)]
+    if layers:
+        tables.append(("each layer by itself, every token", _LAYERS, by_layer))
+    if edges:
+        tables.append(("one operation narrow, all others W16A16", _EDGES, by_edge))
+    emit_tables(tables, json_path=json_path, extra={"texts": len(sequences)})
+
+
+def _file(folder: Path, name: str) -> Path:
+    """The file of a precision's results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    safe = "".join(c if c.isalnum() or c in "=.-" else "_" for c in name)
+    return folder / f"{safe}.jsonl"
+
+
+def _cosine(value: float) -> str:
+    return f"{value:.5f}"
+
+
+_COSINES = [
+    Column(key="mean", header="cosine", right=True, show=_cosine),
+    Column(key="worst", header="worst", right=True, show=_cosine),
+]
+_PRECISIONS = [
+    Column(key="precision", header="precision"),
+    *_COSINES,
+    Column(key="spearman", header="Spearman", right=True, show=_cosine),
+    Column(key="cycles", header="array cycles", right=True),
+    Column(key="relative", header="relative", right=True, show=lambda r: f"{r:.2f}×"),
+]
+_LAYERS = [
+    Column(key="precision", header="precision"),
+    Column(key="layer", header="layer", right=True),
+    *_COSINES,
+]
+_EDGES = [
+    Column(key="operation", header="operation"),
+    Column(key="layer", header="layer", right=True),
+    Column(key="width", header="width"),
+    *_COSINES,
+    Column(key="loss", header="1 − cosine", right=True, show=lambda v: f"{v:.6f}"),
+]
