@@ -1,0 +1,137 @@
+"""Find the mixed precision that meets an accuracy target in the fewest cycles."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sw.cli._config import chosen_config, config_options
+from sw.cli._output import Column, emit_tables, json_option
+from sw.errors import ResultError
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--target", default=0.999, metavar="COSINE", help="Mean cosine of the embeddings [0.999]."
+)
+@click.option("--start", default="w8a8", metavar="TEXT", help="Precision to start from [w8a8].")
+@click.option("--texts", "count", default=64, metavar="N", help="Texts to measure on [64].")
+@click.option("--seq", "sequence", default=128, metavar="N", help="Rows, for the cycles [128].")
+@click.option(
+    "--store",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that keeps every point; an interrupted search goes on there.",
+)
+@config_options()
+@json_option
+def command(
+    model: str,
+    target: float,
+    start: str,
+    count: int,
+    sequence: int,
+    store: Path | None,
+    preset: str | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    json_path: str | None,
+) -> None:
+    """Find the mixed precision that meets an accuracy target in the fewest cycles.
+
+    Measures on texts of the calibration, what each operation of each layer gains for its cycles;
+    `tilewright compare` then tells what the result is worth on texts it has not seen.
+
+    \b
+    Examples:
+      tilewright search minilm
+      tilewright search minilm --target 0.9995 --store points.jsonl
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from sw.compiler.cost import model_cycles
+    from sw.graph.model import load_model
+    from sw.models.tokenize import Tokenizer
+    from sw.quantize.calibrate import calibrate, calibration_ids
+    from sw.quantize.precision import ModelPrecision, parse_precision
+    from sw.quantize.quantize import Quantizer
+    from sw.quantize.search import Point, search, search_ids
+
+    config = chosen_config(preset, config_file, settings)
+    loaded = load_model(model)
+    shape = loaded.bert.config
+    first = parse_precision(start, shape.layers)
+
+    def cost(precision: ModelPrecision) -> int:
+        return model_cycles(
+            shape.hidden,
+            shape.heads,
+            shape.ffn,
+            sequence,
+            config.rows,
+            config.columns,
+            precision,
+        )
+
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("calibrate")
+        tokenizer = Tokenizer(loaded.folder)
+        ids = calibration_ids(tokenizer, shape.positions)
+        quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True))
+        tried = 0
+
+        def report(point: Point) -> None:
+            nonlocal tried
+            tried += 1
+            bar.update(task, description=f"{tried} points; {point.mean:.5f} {point.text}")
+
+        found = search(
+            quantizer,
+            search_ids(tokenizer, count),
+            cost,
+            target=target,
+            start=first,
+            store=store,
+            report=report,
+        )
+    base = cost(first)
+    rows: list[dict[str, Any]] = [
+        {
+            "precision": point.text,
+            "mean": point.mean,
+            "worst": point.worst,
+            "cycles": point.cycles,
+            "relative": point.cycles / base,
+            "best": point == found.best,
+        }
+        for point in found.points
+    ]
+    emit_tables(
+        [(f"{Path(model).name}: points tried for a mean cosine of {target}", _POINTS, rows)],
+        json_path=json_path,
+        notes=[
+            f"best: {found.best.text}, {found.best.cycles / base:.2f}× the cycles of {start}",
+            f"next: tilewright compare {model} --precision '{found.best.text}'",
+        ],
+        extra={"target": target, "met": found.met, "best": found.best.text},
+    )
+    if not found.met:
+        raise ResultError(f"no precision reached {target}; the best has {found.best.mean:.5f}")
+
+
+_POINTS = [
+    Column(key="precision", header="precision"),
+    Column(key="mean", header="cosine", right=True, show=lambda v: f"{v:.5f}"),
+    Column(key="worst", header="worst", right=True, show=lambda v: f"{v:.5f}"),
+    Column(key="cycles", header="array cycles", right=True),
+    Column(key="relative", header="relative", right=True, show=lambda v: f"{v:.3f}×"),
+    Column(key="best", header="", show=lambda b: "◀" if b else "", style=lambda b: "green"),
+]
