@@ -8,6 +8,9 @@ import pytest
 
 from hw.config import preset_config
 from hw.documents import register_documentation
+from sw.compiler import compile_layer
+from sw.program.summary import listing
+from tests.sw.layers import make_layer
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -36,3 +39,13 @@ def test_examples(page: Path) -> None:
 
 def test_programming_has_an_example() -> None:
     assert DOCS / "programming.md" in PAGES
+
+
+def test_listing_of_a_small_layer() -> None:
+    """The commands shown in compiler.md are those the compiler makes."""
+    layer = make_layer(1, hidden=16, heads=1, head_dim=16, ffn=32)
+    made = listing(compile_layer(layer, preset_config("default"), 16, effort=1)).splitlines()
+    page = (DOCS / "compiler.md").read_text(encoding="utf-8").splitlines()
+    shown = [line for line in page if re.match(r" +\d+  (LOAD|MATMUL|VECTOR|STORE) ", line)]
+    assert shown == made[1 : 1 + len(shown)]
+    assert len(shown) > 20

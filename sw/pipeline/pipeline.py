@@ -17,9 +17,8 @@ from sw.models.functions import F32
 from sw.models.heads import Head, Result, Span, SpanFinder
 from sw.models.tokenize import Encoded, Tokenizer
 from sw.pipeline.engine import I16, Engine, ReferenceEngine
-from sw.quantize.calibrate import calibrate, calibration_ids
 from sw.quantize.formats import QEmbedding, QModel
-from sw.quantize.quantize import quantize
+from sw.quantize.quantize import quantize_model
 
 Text = str | tuple[str, str]
 """One text, or a pair: two sentences, or a question and the context that answers it."""
@@ -114,13 +113,10 @@ class Pipeline:
             As reading, tokenizer and quantization say.
         """
         model = where if isinstance(where, Model) else load_model(where)
-        tokenizer = Tokenizer(model.folder)
-        ids = calibration_ids(tokenizer, model.bert.config.positions)
-        ranges = calibrate(model.bert, ids, moments=True)
-        quantized = quantize(model.bert, ranges, precision=precision)
+        quantized = quantize_model(model.bert, model.folder, precision=precision)
         return cls(
             model=model.bert,
-            tokenizer=tokenizer,
+            tokenizer=Tokenizer(model.folder),
             head=model.head,
             quantized=quantized,
             engine=engine(quantized),

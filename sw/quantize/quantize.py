@@ -21,7 +21,14 @@ from sw.quantize.layer import LayerQuantizer, f64, norm, state
 from sw.quantize.precision import ModelPrecision, parse_precision
 from sw.quantize.recipe import Recipe
 
-__all__ = ["Quantizer", "Recipe", "folder_quantizer", "quantize", "quantize_folder"]
+__all__ = [
+    "Quantizer",
+    "Recipe",
+    "folder_quantizer",
+    "quantize",
+    "quantize_folder",
+    "quantize_model",
+]
 
 KIND = "quantized"
 """Kind of these entries in the cache."""
@@ -30,7 +37,7 @@ _EMBEDDING_Q = 13
 _FILE = "model.npz"
 _ROOT = Path(__file__).parents[2]
 _CODE = ("sw/quantize", "sw/models", "sim/golden")
-_MODEL_SUFFIXES = (".json", ".txt", ".safetensors", ".bin")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 class Quantizer:
@@ -123,29 +130,49 @@ def folder_quantizer(folder: Path, recipe: Recipe | None = None) -> Quantizer:
     return Quantizer(model, calibrate(model, ids, moments=True), recipe)
 
 
-def quantize_folder(
-    folder: Path, recipe: Recipe | None = None, precision: ModelPrecision | str = "w8a8"
-) -> tuple[Bert, QModel]:
-    """Load a model folder and quantize it, calibrated on the fixed calibration texts.
+def quantize_model(
+    model: Bert,
+    folder: Path,
+    recipe: Recipe | None = None,
+    precision: ModelPrecision | str = "w8a8",
+) -> QModel:
+    """Quantize an encoder, calibrated on the fixed calibration texts.
 
     The integers are kept in the cache: a model, precision and recipe are quantized once.
+
+    Parameters
+    ----------
+    model : Bert
+    folder : Path
+        Where its tokenizer is.
+    recipe : Recipe, optional
+    precision : tuple of LayerPrecision, or str
     """
-    model = Bert.load(folder)
     recipe = recipe or Recipe()
     if isinstance(precision, str):
         precision = parse_precision(precision, len(model.layers))
-    entry = cache_dir() / KIND / _key(folder, recipe, precision)
+    entry = cache_dir() / KIND / _key(model, folder, recipe, precision)
 
     def build(out: Path) -> None:
-        save(folder_quantizer(folder, recipe)(precision), out / _FILE)
+        ids = calibration_ids(Tokenizer(folder), model.config.positions)
+        quantizer = Quantizer(model, calibrate(model, ids, moments=True), recipe)
+        save(quantizer(precision), out / _FILE)
 
-    return model, load(build_once(entry, build) / _FILE)
+    return load(build_once(entry, build) / _FILE)
 
 
-def _key(folder: Path, recipe: Recipe, precision: ModelPrecision) -> str:
+def quantize_folder(
+    folder: Path, recipe: Recipe | None = None, precision: ModelPrecision | str = "w8a8"
+) -> tuple[Bert, QModel]:
+    """Load a model folder and quantize it; see `quantize_model`."""
+    model = Bert.load(folder)
+    return model, quantize_model(model, folder, recipe, precision)
+
+
+def _key(model: Bert, folder: Path, recipe: Recipe, precision: ModelPrecision) -> str:
     """Hash of all that the integers depend on: the model, the choices, the code."""
-    digest = hashlib.sha256(f"{recipe} {precision}".encode())
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_SUFFIXES]
+    digest = hashlib.sha256(f"{fingerprint(model)} {recipe} {precision}".encode())
+    files = [folder / name for name in _TOKENIZER if (folder / name).is_file()]
     for package in _CODE:
         files += sorted((_ROOT / package).rglob("*.py")) + sorted((_ROOT / package).rglob("*.json"))
     for path in files:

@@ -14,13 +14,13 @@ from sw.models.errors import ModelError
 from sw.models.fetch import resolve_model
 from sw.models.tokenize import Tokenizer
 from sw.quantize import encode
-from sw.quantize.calibrate import calibrate
+from sw.quantize.calibrate import LayerRange, calibrate
 from sw.quantize.evaluation import Ids, evaluate, evaluation_ids, layer_cosines
 from sw.quantize.file import load, save
 from sw.quantize.fingerprint import fingerprint
 from sw.quantize.formats import QLinear, QModel, Width
 from sw.quantize.precision import Mode, uniform
-from sw.quantize.quantize import Quantizer, Recipe, quantize, quantize_folder
+from sw.quantize.quantize import Recipe, quantize, quantize_folder
 from sw.quantize.reference import linear, run_embedding, run_layer, trace_layer
 from sw.quantize.weights import nearest
 from tests.sw.small_bert import CONFIG, small_bert, tensors, write
@@ -186,14 +186,16 @@ def test_a_folder_is_quantized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     model = small_bert(20)
     rng = np.random.default_rng(20)
     ranges = calibrate(model, [rng.integers(0, CONFIG.vocab, 30)], moments=True)
-    calls: list[Recipe | None] = []
+    calls: list[Bert] = []
 
-    def quantizer(folder: Path, recipe: Recipe | None) -> Quantizer:
-        calls.append(recipe)
-        return Quantizer(model, ranges, recipe)
+    def calibrated(model: Bert, ids: object, *, moments: bool) -> tuple[LayerRange, ...]:
+        calls.append(model)
+        return ranges
 
     monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sw.quantize.quantize.folder_quantizer", quantizer)
+    monkeypatch.setattr("sw.quantize.quantize.Tokenizer", lambda folder: None)
+    monkeypatch.setattr("sw.quantize.quantize.calibration_ids", lambda *_: [])
+    monkeypatch.setattr("sw.quantize.quantize.calibrate", calibrated)
     folder = write(tmp_path / "model", dict(tensors(20)))
     found = [fingerprint(quantize_folder(folder)[1]) for _ in range(2)]
     assert found[0] == found[1]

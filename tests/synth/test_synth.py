@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from hw.config import preset_config
 from hw.vector.lane import function_rom
-from sw.cli import cli
 from sw.cli import call as tilewright
+from sw.cli import cli
 from synth import nextpnr, tools, yosys
 from synth.targets import TARGETS, Resources, target
 
