@@ -66,6 +66,23 @@ def texts(name: str, count: int | None = None) -> list[str]:
     return [" ".join(pool[i].text for i in text) for text in chosen[:count]]
 
 
+def further(count: int) -> list[str]:
+    """Sentences of a seeded draw that neither set holds.
+
+    Raises
+    ------
+    ModelError
+        If there are fewer.
+    """
+    used = {i for name in ("calibration", "evaluation") for text in indices(name) for i in text}
+    pool = sentences()
+    free = [i for i in range(len(pool)) if i not in used]
+    if count > len(free):
+        raise ModelError(f"{count} further texts, there are {len(free)}")
+    picked = np.random.default_rng(SEED).permutation(free)[:count]
+    return [pool[i].text for i in picked.tolist()]
+
+
 def draw_calibration(pool: Sequence[Sentence]) -> Indices:
     """Sentences of each source in turn, then passages."""
     long = passages(CALIBRATION_PASSAGES, PASSAGE_WORDS, seed=SEED)

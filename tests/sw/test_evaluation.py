@@ -386,3 +386,15 @@ def test_the_command(
     assert bad.exit_code == 2
     assert "w8a9" in bad.output
     assert runner.invoke(measure.main, ["--sentences", "some"]).exit_code == 2
+
+
+def test_further_texts_are_in_no_set() -> None:
+    fixed = {
+        i for name in ("calibration", "evaluation") for text in texts.indices(name) for i in text
+    }
+    known = {sentences()[i].text for i in fixed}
+    more = texts.further(300)
+    assert len(set(more)) == 300
+    assert not known & set(more)
+    with pytest.raises(ModelError, match="further texts, there are"):
+        texts.further(10**6)
