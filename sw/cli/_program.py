@@ -40,7 +40,7 @@ def program_tables(figures: Mapping[str, Any], title: str) -> list[Table]:
     return [
         (title, [Column(key="what", header=""), Column(key="value", header="")], rows),
         (
-            "buffers",
+            "inputs and outputs",
             [
                 Column(key="buffer", header="buffer"),
                 Column(key="direction", header="direction"),

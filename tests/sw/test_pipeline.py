@@ -30,7 +30,7 @@ from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
 TEXTS = ["the cat sits on the mat", "it is not very good", "a dog", "who runs in the house and"]
 
 
-def _folder(path: Path, **config: Any) -> Path:
+def model_folder(path: Path, **config: Any) -> Path:
     """A model whose vocabulary is that of the small tokenizer, with every head's tensors."""
     rng = np.random.default_rng(31)
     weights = tensors(31)
@@ -76,7 +76,7 @@ class _Padded:
 
 
 def test_embeddings(tmp_path: Path) -> None:
-    pipeline = _pipeline(_folder(tmp_path))
+    pipeline = _pipeline(model_folder(tmp_path))
     for output in pipeline(TEXTS):
         assert isinstance(output.result, np.ndarray)
         assert output.hidden.shape == (len(output.tokens), 48)
@@ -89,7 +89,7 @@ def test_embeddings(tmp_path: Path) -> None:
 
 def test_batches_equal_single_runs(tmp_path: Path) -> None:
     """Neighbours and padding change no bit."""
-    pipeline = _pipeline(_folder(tmp_path))
+    pipeline = _pipeline(model_folder(tmp_path))
     together = pipeline(TEXTS)
     padded = _Padded(pipeline.engine, 24)
     behind = Pipeline(
@@ -109,7 +109,7 @@ def test_batches_equal_single_runs(tmp_path: Path) -> None:
 
 
 def test_look_up(tmp_path: Path) -> None:
-    embedding = _pipeline(_folder(tmp_path)).quantized.embedding
+    embedding = _pipeline(model_folder(tmp_path)).quantized.embedding
     ids = np.arange(6)
     np.testing.assert_array_equal(look_up(embedding, ids, 0 * ids), embedding.look_up(ids))
     types = np.array([0, 0, 0, 1, 1, 1])
@@ -119,12 +119,12 @@ def test_look_up(tmp_path: Path) -> None:
 
 
 def test_classes(tmp_path: Path) -> None:
-    sequence = _pipeline(_folder(tmp_path, architectures=["BertForSequenceClassification"]))
+    sequence = _pipeline(model_folder(tmp_path, architectures=["BertForSequenceClassification"]))
     (one,) = sequence([("the cat", "a dog")])
     assert isinstance(one.result, Classes)
     assert one.result.logits.shape == (3,)
     assert one.result.label in "xyz"
-    tokens = _pipeline(_folder(tmp_path, architectures=["BertForTokenClassification"]))
+    tokens = _pipeline(model_folder(tmp_path, architectures=["BertForTokenClassification"]))
     (two,) = tokens(["the cat sits"])
     assert isinstance(two.result, TokenClasses)
     assert two.result.logits.shape == (5, 3)
@@ -132,7 +132,7 @@ def test_classes(tmp_path: Path) -> None:
 
 
 def test_answers(tmp_path: Path) -> None:
-    pipeline = _pipeline(_folder(tmp_path, architectures=["BertForQuestionAnswering"]))
+    pipeline = _pipeline(model_folder(tmp_path, architectures=["BertForQuestionAnswering"]))
     (output,) = pipeline([("who sits", "the Cat  sits on the mat")])
     found = output.result
     assert isinstance(found, Span)
@@ -145,7 +145,7 @@ def test_answers(tmp_path: Path) -> None:
 
 
 def test_texts_refused(tmp_path: Path) -> None:
-    pipeline = _pipeline(_folder(tmp_path))
+    pipeline = _pipeline(model_folder(tmp_path))
     assert pipeline.limit == 40
     long = "cat " * 39
     for texts, match in (
@@ -166,7 +166,7 @@ def test_texts_refused(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
-    pipeline = _pipeline(_folder(tmp_path))
+    pipeline = _pipeline(model_folder(tmp_path))
     pipeline.model = Bert.load(write(tmp_path / "other", tensors(3)))
     few = {**JSON, "vocab_size": 9}
     weights = tensors(31)
@@ -179,7 +179,7 @@ def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dialect", ["parts", "fused"])
 def test_onnx_gives_the_same_bits(tmp_path: Path, dialect: str) -> None:
-    folder = _folder(tmp_path / "a")
+    folder = model_folder(tmp_path / "a")
     real = load_model(folder)
     home = write_tokenizer(_made(tmp_path / "b"))
     (home / "onnx").mkdir()
@@ -237,7 +237,7 @@ def _sentences(count: int) -> list[Sentence]:
 
 
 def test_sentiment_of_a_small_model(tmp_path: Path) -> None:
-    pipeline = _pipeline(_folder(tmp_path))
+    pipeline = _pipeline(model_folder(tmp_path))
     made, told = _sentences(160), list[int]()
     found = measure(pipeline, made[:100], made[100:], progress=told.append)
     assert (found.train, found.test, told[-1]) == (100, 60, 220)
@@ -246,7 +246,8 @@ def test_sentiment_of_a_small_model(tmp_path: Path) -> None:
     assert found.changed >= abs(round((found.fp32 - found.engine) * found.test))
     with pytest.raises(ModelError, match="sentences to train"):
         measure(pipeline, [], made)
-    pipeline.head = load_model(_folder(tmp_path, architectures=["BertForTokenClassification"])).head
+    tagger = model_folder(tmp_path, architectures=["BertForTokenClassification"])
+    pipeline.head = load_model(tagger).head
     with pytest.raises(ModelError, match="sentence embeddings"):
         measure(pipeline, made, made)
 

@@ -1,0 +1,124 @@
+"""`tilewright run`, `compile`, `inspect`, `compare`: a whole way, and what they refuse."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sw.cli
+from sw.pipeline.pipeline import Pipeline
+from tests.sw.test_pipeline import model_folder
+
+TEXTS = ("the cat sits on the mat", "a dog")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_folder(tmp_path_factory.mktemp("model"))
+
+
+def call(*arguments: object) -> int:
+    return sw.cli.call([str(argument) for argument in arguments])
+
+
+def texts() -> list[str]:
+    return [word for text in TEXTS for word in ("--text", text)]
+
+
+def test_run_gives_the_pipeline_s_embeddings(folder: Path, tmp_path: Path) -> None:
+    expected = [output.result for output in Pipeline.load(folder)(TEXTS)]
+    found = {}
+    for backend in ("reference", "iss", "verilator"):
+        out = tmp_path / f"{backend}.json"
+        assert (
+            call("run", folder, *texts(), "--backend", backend, "--preset", "tiny", "--json", out)
+            == 0
+        )
+        found[backend] = json.loads(out.read_text())["rows"]
+        np.testing.assert_array_equal(
+            np.array([row["embedding"] for row in found[backend]], dtype=np.float32), expected
+        )
+    assert all(row["cycles"] > 1000 for row in found["verilator"])
+    assert all(row["rows"] == 16 for row in found["iss"])
+
+
+def test_a_program_file_is_compiled_inspected_and_run(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "small.tilewright", tmp_path / "out.json"
+    options = ("--preset", "tiny", "--precision", "w8a8,1.ffn2=w8a16")
+    assert call("compile", folder, "-o", file, "--seq", 12, *options) == 0
+    assert call("inspect", file, "--json", out) == 0
+    figures = json.loads(out.read_text())
+    assert figures["metadata"]["precision"] == "w8a8,1.ffn2=w8a16"
+    assert figures["buffers"]["z"]["shape"] == [12, 48]
+    capsys.readouterr()
+    assert call("inspect", file, "--listing", "--first", 1, "--count", 2) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2"]
+    assert call("run", folder, *texts(), "--preset", "tiny", "--program", file, "--json", out) == 0
+    rows = json.loads(out.read_text())["rows"]
+    expected = [o.result for o in Pipeline.load(folder, precision="w8a8,1.ffn2=w8a16")(TEXTS)]
+    np.testing.assert_array_equal(
+        np.array([row["embedding"] for row in rows], dtype=np.float32), expected
+    )
+    assert call("run", folder, "--text", "a", "--preset", "small", "--program", file) == 2
+    assert "manifest" in capsys.readouterr().err
+
+
+def test_heads(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    classifier = model_folder(tmp_path / "c", architectures=["BertForSequenceClassification"])
+    assert call("run", classifier, "--text", "a dog", "--preset", "tiny", "--json", out) == 0
+    assert set(json.loads(out.read_text())["rows"][0]["scores"]) == {"x", "y", "z"}
+    finder = model_folder(tmp_path / "q", architectures=["BertForQuestionAnswering"])
+    question = ("--text", "who runs", "--context", "the dog runs in the house")
+    assert call("run", finder, *question, "--preset", "tiny", "--json", out) == 0
+    assert "answer" in json.loads(out.read_text())["rows"][0]
+
+
+def test_compare(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    wanted = ("--precision", "w8a8", "--precision", "w16a16", "--texts", 3, "--layers", "--edges")
+    assert call("compare", folder, *wanted, "--seq", 16, "--json", out) == 0
+    document = json.loads(out.read_text())
+    narrow, wide = document["rows"]
+    assert wide["mean"] > narrow["mean"] > 0.9
+    assert wide["relative"] > 3
+    assert len(document["each layer by itself, every token"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "MODEL"), "no text"),
+        (("run", "MODEL", "--text", ""), "text 1"),
+        (("run", "MODEL", "--text", "a " * 60), "text 1"),
+        (("run", "MODEL", "--text", "a", "--backend", "fpga"), "--backend fpga"),
+        (("run", "MODEL", "--text", "a", "--precision", "w3a3"), "w3a3"),
+        (("run", "MODEL", "--text", "a", "--seq", "4000"), "--seq 4000"),
+        (("run", "MODEL", "--text", "a", "--file", "/nowhere"), "/nowhere"),
+        (("run", "MODEL", "--text", "a", "--context", "b", "--context", "c"), "2 --context"),
+        (("run", "/nowhere", "--text", "a"), "/nowhere"),
+        (("compile", "MODEL", "-o", "/nowhere/x", "--seq", "8"), "there is no folder"),
+        (("compile", "MODEL", "-o", "OUT", "--seq", "41"), "41"),
+        (("compile", "MODEL", "-o", "OUT", "--seq", "8", "--batch", "17"), "batch = 17"),
+        (("inspect", "MODEL/config.json"), "not a Tilewright program"),
+        (("compare", "MODEL", "--texts", "0"), "--texts 0"),
+        (("search", "MODEL", "--target", "2"), "target = 2"),
+    ],
+)
+def test_refusals(
+    arguments: tuple[str, ...],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out.tilewright"
+    named = [a.replace("MODEL", str(folder)).replace("OUT", str(out)) for a in arguments]
+    assert call(*named) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert message in lines[-1], lines
+    assert lines[-1].startswith("tilewright: ")
+    assert not list(tmp_path.iterdir())
