@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import singledispatch
 from typing import Any
 
@@ -38,6 +38,15 @@ def run_fp32(graph: ir.Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> Values:
     GraphError
         A missing input, a wrong type or shape, ids outside a table.
     """
+    return evaluate(graph, inputs, run_node)
+
+
+def evaluate(
+    graph: ir.Graph,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    compute: Callable[[ir.Node, Values], npt.NDArray[Any]],
+) -> Values:
+    """Evaluate a graph node by node with the caller's arithmetic; else as `run_fp32`."""
     values: Values = {}
     sizes: dict[str, int] = {}
     for tensor in graph.inputs:
@@ -53,16 +62,17 @@ def run_fp32(graph: ir.Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> Values:
             raise GraphError(f"input {tensor} is given with shape {list(array.shape)}")
         values[tensor.name] = array.astype(_DTYPES[tensor.dtype], copy=False)
     for node in graph.nodes:
-        values[node.out] = _run(node, values)
+        values[node.out] = compute(node, values)
     return {name: values[name] for name in graph.outputs}
 
 
 @singledispatch
-def _run(node: ir.Node, v: Values) -> npt.NDArray[Any]:
+def run_node(node: ir.Node, v: Values) -> npt.NDArray[Any]:
+    """One node in fp32, on the values there are."""
     raise NotImplementedError(type(node).__name__)
 
 
-@_run.register
+@run_node.register
 def _(node: ir.LookUp, v: Values) -> npt.NDArray[Any]:
     ids = v[node.ids]
     types = np.zeros_like(ids) if node.types is None else v[node.types]
@@ -76,47 +86,47 @@ def _(node: ir.LookUp, v: Values) -> npt.NDArray[Any]:
     return out
 
 
-@_run.register
+@run_node.register
 def _(node: ir.Linear, v: Values) -> npt.NDArray[Any]:
     product: npt.NDArray[Any] = v[node.x] @ node.w
     return product if node.b is None else product + node.b
 
 
-@_run.register
+@run_node.register
 def _(node: ir.MatMul, v: Values) -> npt.NDArray[Any]:
     b = v[node.b]
     out: npt.NDArray[Any] = v[node.a] @ (b.swapaxes(-1, -2) if node.transposed else b)
     return out
 
 
-@_run.register
+@run_node.register
 def _(node: ir.Softmax, v: Values) -> npt.NDArray[Any]:
     return functions.softmax(v[node.x])
 
 
-@_run.register
+@run_node.register
 def _(node: ir.Activation, v: Values) -> npt.NDArray[Any]:
     return functions.FUNCTIONS[node.function](v[node.x])
 
 
-@_run.register
+@run_node.register
 def _(node: ir.LayerNorm, v: Values) -> npt.NDArray[Any]:
     return functions.layer_norm(v[node.x], node.gamma, node.beta, node.eps)
 
 
-@_run.register
+@run_node.register
 def _(node: ir.Add, v: Values) -> npt.NDArray[Any]:
     out: npt.NDArray[Any] = v[node.a] + v[node.b]
     return out
 
 
-@_run.register
+@run_node.register
 def _(node: ir.Attention, v: Values) -> npt.NDArray[Any]:
     mask = None if node.mask is None else v[node.mask]
     q, k, w = v[node.q], v[node.k], v[node.v]
     return functions.attention(q, k, w, heads=node.heads, scale=node.scale, mask=mask)
 
 
-@_run.register
+@run_node.register
 def _(node: ir.Select, v: Values) -> npt.NDArray[Any]:
     return np.take(v[node.x], node.index, axis=node.axis)
