@@ -11,7 +11,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hw.commands import LAYOUTS, Opcode, XMode
+from hw.commands import LAYOUTS, Opcode, WeightFormat, XMode
 from sim import golden
 from sim.iss.matmul import matmul
 from sim.iss.state import State
@@ -89,6 +89,7 @@ class MatmulBench:
 
     async def submit(self, f: Fields) -> None:
         bench = self.bench
+        f = {**_PLAIN, **f}
         bench.set("command", pack_command(Opcode.MATMUL, f))
         bench.set("command_valid", 1)
         await bench.until(lambda: bench.get("command_ready"), 100_000, "command_ready")
@@ -146,6 +147,9 @@ def _random_command(bench: Bench, most: int) -> Fields:
         "k_outer": int(rng.integers(2)),
         "accumulate": int(rng.integers(2)),
     }
+    if config.weight_bits == 8 and rng.random() < 0.3:
+        f["weights"] = int(WeightFormat.S4)
+        f["group_addr"], f["group_stride"] = rng.integers(config.sp_words, size=2).tolist()
     if rng.random() < 0.05:
         f[str(rng.choice(["m", "kt", "nt"]))] = 0
     return f
