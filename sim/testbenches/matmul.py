@@ -89,7 +89,6 @@ class MatmulBench:
 
     async def submit(self, f: Fields) -> None:
         bench = self.bench
-        f = {**_PLAIN, **f}
         bench.set("command", pack_command(Opcode.MATMUL, f))
         bench.set("command_valid", 1)
         await bench.until(lambda: bench.get("command_ready"), 100_000, "command_ready")
@@ -131,6 +130,7 @@ def _random_command(bench: Bench, most: int) -> Fields:
     config, rng = bench.config, bench.rng
     m = int(rng.choice([1, 2, 3, 4, 5, config.rows, config.rows + 3, 1 + int(rng.integers(most))]))
     f = {
+        **_PLAIN,
         "m": m,
         "kt": int(rng.integers(1, 5)),
         "nt": int(rng.integers(1, 5)),
