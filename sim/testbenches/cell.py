@@ -225,23 +225,25 @@ class Bench:
 
 
 class Memory:
-    """A memory of words behind read ports; a word written is seen by grants two cycles later.
+    """A memory of words behind read ports.
 
-    Between, a grant gets one or the other, by chance.
+    A grant in the cycle of a write, or in one of the `unsure` cycles behind it, gets the old word
+    or the new one, by chance; later ones get the new one.
 
     Attributes
     ----------
     words : list of int
     """
 
-    def __init__(self, bench: Bench, words: Iterable[int]) -> None:
+    def __init__(self, bench: Bench, words: Iterable[int], unsure: int = 1) -> None:
         self.bench = bench
         self.words = list(words)
+        self.unsure = unsure
         self.fresh: deque[tuple[int, int, int]] = deque()
 
     def read(self, address: int) -> int:
         """The word a grant in the cycle that ended gets."""
-        while self.fresh and self.fresh[0][0] + 1 < self.bench.cycle - 1:
+        while self.fresh and self.fresh[0][0] + self.unsure < self.bench.cycle - 1:
             self.fresh.popleft()
         for _, at, old in self.fresh:
             if at == address and self.bench.rng.random() < 0.5:

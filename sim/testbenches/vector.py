@@ -38,13 +38,15 @@ _MANTISSA, _EXPONENT = (part.tolist() for part in golden.row_scale(np.arange(327
 
 
 class RowTable:
-    """The row table: reads by their latencies; a row just written may read old or new."""
+    """The row table: reads by their latencies; a row read while it is written is old or new."""
 
     WIDTHS = {"scale": 16, "f1": 44, "f2": 48, "factor": 17, "exponent": 5}
 
     def __init__(self, bench: Bench, state: State) -> None:
         self.bench = bench
-        self.memories = {name: Memory(bench, getattr(state, name).tolist()) for name in self.WIDTHS}
+        self.memories = {
+            name: Memory(bench, getattr(state, name).tolist(), unsure=0) for name in self.WIDTHS
+        }
         self.scales: deque[int] = deque()
         self.next: Fields = {}
         self.last_write = -10
