@@ -48,4 +48,4 @@ def test_listing_of_a_small_layer() -> None:
     page = (DOCS / "compiler.md").read_text(encoding="utf-8").splitlines()
     shown = [line for line in page if re.match(r" +\d+  (LOAD|MATMUL|VECTOR|STORE) ", line)]
     assert shown == made[1 : 1 + len(shown)]
-    assert len(shown) > 20
+    assert len(shown) >= 20
