@@ -80,13 +80,15 @@ def simulator_library(
     tell = progress or (lambda text: None)
     if isinstance(source, Config):
         text = generated(source, progress=progress)
-        bound = {"labels": labels(TOP) if trace else "", "probes": probes(TOP) if spans else ""}
+        names, nets = labels(TOP) if trace else "", probes(TOP) if spans else ""
     else:
-        text, bound = source, {}
-    final = cache_dir() / SIMULATORS / build_key(text, trace=trace, **bound)
+        text, names, nets = source, "", ""
+    final = cache_dir() / SIMULATORS / build_key(text, trace=trace, labels=names, probes=nets)
     build_once(
         final,
-        lambda folder: build(text, folder, trace=trace, progress=progress, **bound),
+        lambda folder: build(
+            text, folder, trace=trace, labels=names, probes=nets, progress=progress
+        ),
         on_wait=lambda: tell("another process builds this simulator; waiting for it"),
     )
     return final / LIBRARY
