@@ -31,7 +31,7 @@ class Part:
     tables: Callable[[Found], Sequence[Table]]
 
 
-def pick(rows: Sequence[Row], **spec: Any) -> Row | None:
+def pick(rows: Sequence[Row], /, **spec: Any) -> Row | None:
     """The first row whose specification has these values."""
     for row in rows:
         if all(row.spec.get(name) == value for name, value in spec.items()):
