@@ -10,7 +10,7 @@ from hw.config import preset_config
 from hw.documents import register_documentation
 from sw.compiler import compile_layer
 from sw.program.summary import listing
-from tests.sw.layers import make_layer
+from sw.quantize.seeded import make_layer
 
 DOCS = Path(__file__).parent.parent / "docs"
 
