@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sim import toolchain
 from tests.tutorial import DOCS, NOTEBOOK, PAGE, RTL, Cell, notebook, parts, run
 
 ROOT = DOCS.parent
@@ -43,6 +44,7 @@ def shown(cell: Any) -> tuple[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not toolchain.fst_works(), reason="lz4 and zlib are missing")
 def test_notebook_in_rtl(tmp_path):
     """Every cell in a kernel of its own; the pictures are those of docs/, to the byte."""
     import nbformat
