@@ -1,4 +1,4 @@
-"""Quantized layers of random integers, in every precision: work of any shape, where no model has it.
+"""Quantized layers of random integers, in every precision: work where no model has its shape.
 
 What a machine's time depends on is all there; the numbers mean nothing.
 """
