@@ -112,6 +112,9 @@ def command(
             bar.update(task, description=text)
 
         work = _work(model, shape, config, layer, sequence, precision, tell)
+        if output is not None:
+            # Before the run: it may take minutes.
+            output.mkdir(parents=True, exist_ok=True)
         profile = _run(work, config, backend, bar, task)
         files = [] if output is None else _write(profile, work.title, output, start, cycles, tell)
     machine = (
@@ -193,7 +196,6 @@ def _write(
     from sw.profiling import perfetto, picture
 
     span = picture.window(profile, start, cycles)
-    folder.mkdir(parents=True, exist_ok=True)
     tell("write the trace")
     write_whole(folder / TRACE, perfetto.to_bytes(profile))
     lines = [f"{folder / TRACE}: open it at https://ui.perfetto.dev"]

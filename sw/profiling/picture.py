@@ -30,6 +30,7 @@ _COLOURS = {
     "ffn2": "#8cc265",
     "layernorm2": "#8c564b",
 }
+_PALE = ("scores", "context", "ffn2")
 _OTHERS = ("#17becf", "#9aa0a6", "#5f6b7a", "#b5b35c")
 _CURVES: dict[Unit, str] = {Unit.MATMUL: "#222222", Unit.VECTOR: "#d6453d", Unit.LOAD: "#4878b0"}
 _WIDTH, _HEIGHT, _DPI = 13.0, 4.6, 130
@@ -39,8 +40,8 @@ _POINTS = 240
 """Of a curve."""
 _SEAM = 0.005
 """Least share of the width of a bar with a white edge."""
-_LABEL = 0.035
-"""Least share of the width of a bar with its name in it."""
+_LETTER = 0.0062
+"""Share of the width a letter of a bar's name takes."""
 
 
 def available() -> bool:
@@ -114,17 +115,18 @@ def _lane(axes: Axes, profile: Profile, unit: Unit, place: int, span: tuple[int,
         linewidths=[0.6 if bar.end - bar.start > _SEAM * width else 0 for bar in bars],
     )
     for bar, kind in zip(bars, kinds, strict=True):
-        if bar.end - bar.start > _LABEL * width:
-            axes.text(
-                (bar.start + bar.end) / 2,
-                place,
-                kind,
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if kind not in ("context", "ffn2") else "black",
-                clip_on=True,
-            )
+        # The whole name where it fits, else what kind it is, else none.
+        room = (bar.end - bar.start) / (_LETTER * width) - 1
+        name = next((name for name in (bar.operation, kind) if len(name) <= room), "")
+        axes.text(
+            (bar.start + bar.end) / 2,
+            place,
+            name,
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="black" if kind in _PALE else "white",
+        )
     return set(kinds)
 
 
