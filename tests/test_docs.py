@@ -10,7 +10,7 @@ from hw.config import preset_config
 from hw.documents import register_documentation
 from sw.compiler import compile_layer
 from sw.program.summary import listing
-from tests.sw.layers import make_layer
+from sw.quantize.seeded import make_layer
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -49,4 +49,4 @@ def test_listing_of_a_small_layer() -> None:
     made = [line.partition("  # ")[0] for line in made]
     shown = [line for line in page if re.match(r" +\d+  (LOAD|MATMUL|VECTOR|STORE) ", line)]
     assert shown == made[1 : 1 + len(shown)]
-    assert len(shown) > 20
+    assert len(shown) >= 20

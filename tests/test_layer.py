@@ -13,8 +13,8 @@ from sw.compiler import compile_layer
 from sw.driver.device import Device
 from sw.quantize import reference
 from sw.quantize.formats import QLayer
+from sw.quantize.seeded import PRECISIONS, make_input, make_layer
 from tests.models import ARRAYS, array_config, layer_input, minilm, run_whole
-from tests.sw.layers import PRECISIONS, make_input, make_layer
 
 LANES = {"1": lambda c: 1, "C/2": lambda c: c // 2, "C": lambda c: c}
 

@@ -11,8 +11,8 @@ from sw.driver.device import Device
 from sw.quantize.formats import QEmbedding, QModel
 from sw.quantize.precision import PRODUCTS, LayerPrecision, Mode
 from sw.quantize.reference import norm, run_layer
+from sw.quantize.seeded import make_layer
 from tests.models import run_whole
-from tests.sw.layers import make_layer
 
 MACHINES = ("tiny", "8x16")
 """Machines of the quick cases: those other tests build too."""

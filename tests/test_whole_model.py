@@ -12,7 +12,7 @@ from sw.models.tokenize import Tokenizer
 from sw.quantize.formats import QModel
 from sw.quantize.quantize import quantize_folder
 from sw.quantize.reference import norm, run_layer
-from tests.sw.layers import make_input, make_layer
+from sw.quantize.seeded import make_input, make_layer
 from tests.test_layer import compare
 
 FOLDER = "minilm"

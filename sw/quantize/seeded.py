@@ -1,4 +1,4 @@
-"""Quantized layers of random integers: work of any shape, where no model has it.
+"""Quantized layers of random integers, in every precision: work where no model has its shape.
 
 What a machine's time depends on is all there; the numbers mean nothing.
 """
@@ -18,7 +18,18 @@ from sw.quantize.formats import (
     State,
     Width,
 )
-from sw.quantize.precision import LayerPrecision, Mode
+from sw.quantize.precision import LayerPrecision, Mode, with_width
+
+W8A8 = LayerPrecision.uniform(Mode.W8A8)
+PRECISIONS = {
+    **{mode.value: LayerPrecision.uniform(mode) for mode in Mode if mode != Mode.W8A8},
+    "wide attention": with_width(LayerPrecision.uniform(Mode.W8A8), "attention", 16),
+    "narrow attention": with_width(LayerPrecision.uniform(Mode.W8A16), "attention", 8),
+    "all different": LayerPrecision(
+        qkv=Mode.W16A16, o=Mode.W4A8, ffn1=Mode.W8A8, ffn2=Mode.W8A16, attention=16
+    ),
+}
+"""Everything but W8A8, uniform and mixed."""
 
 
 def _multiplier(rng: np.random.Generator, factor: float, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,10 +62,9 @@ def make_layer(
     heads: int = 3,
     head_dim: int = 32,
     ffn: int = 200,
-    precision: LayerPrecision | None = None,
+    precision: LayerPrecision = W8A8,
 ) -> QLayer:
-    """A layer of random integers whose edges use their formats; W8A8 if no precision is given."""
-    precision = precision or LayerPrecision.uniform(Mode.W8A8)
+    """A layer of random integers whose edges use their formats."""
     rng = np.random.default_rng(seed)
     width = heads * head_dim
     wide = precision.attention == 16

@@ -15,7 +15,7 @@ from sw.compiler import CompileError, compile_layer, estimate
 from sw.program import Executable, InputError, find_problems
 from sw.quantize.formats import QLayer
 from sw.quantize.reference import run_layer
-from tests.sw.layers import PRECISIONS, make_input, make_layer
+from sw.quantize.seeded import PRECISIONS, make_input, make_layer
 
 
 def execute(compiled: Executable, x: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from hw.config import preset_config
 from sw.compiler import compile_layer
 from sw.program import Operations, file
 from sw.program.summary import listing
-from tests.sw.layers import make_layer
+from sw.quantize.seeded import make_layer
 
 CONFIG = preset_config("tiny")
 

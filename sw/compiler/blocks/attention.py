@@ -332,6 +332,12 @@ class Attention:
         step = shape.attention_bytes
         region = shape.score_tiles * block.rows
         modes = BYTES if self.wide else (XMode.S8,)
+        stat = number * plan.query_rows
+        valid = Scalar(emitter.length)
+        # Sums of several parts are whole only where the vector unit reads them together.
+        maximum: dict[str, Value] = (
+            {} if self.wide else {"row_max": 1, "valid": valid, "stat": stat}
+        )
         emitter.begin(f"head {head} / scores")
         for mode, plane, number_of, adds in byte_products(modes, step):
             emitter.emit(
@@ -348,19 +354,20 @@ class Attention:
                 mode=mode,
                 accumulate=int(adds),
                 transposed=1,
+                **maximum,
             )
         emitter.begin(f"head {head} / softmax")
-        stat = number * plan.query_rows
         common: dict[str, Value] = {
             "m": block.rows,
             "panels": shape.key_panels,
-            "valid": Scalar(emitter.length),
+            "valid": valid,
             **regions(acc, shape.score_parts, region),
             "acc_stride": block.rows,
             "stat": stat,
             "first": 1,
         }
-        emitter.emit(Opcode.VECTOR, **common, stat_op=Stat.MAX, out=Out.NONE)
+        if self.wide:
+            emitter.emit(Opcode.VECTOR, **common, stat_op=Stat.MAX, out=Out.NONE)
         exponentials = emitter.emit(
             Opcode.VECTOR,
             **common,
@@ -368,7 +375,7 @@ class Attention:
             out_stride=up(block.rows, 2),
             imm=self.softmax.mult,
             shift=self.softmax.shift,
-            pre=Pre.MAX_MINUS,
+            pre=Pre.MAX_MINUS if self.wide else Pre.TOP_MINUS,
             mul=Mul.IMMEDIATE,
             function=Function.EXP2,
             out=Out.U8,

@@ -1,0 +1,204 @@
+"""Programs on the backends: cycles, counters, and equality in every bit where RTL runs."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hw.commands import COMMAND_BYTES, Opcode
+from hw.config import Config
+from sw.bench.results import Item, Tell, Unavailable
+from sw.bench.sizes import LayerSize
+from sw.compiler import compile_layer, compile_model
+from sw.compiler.operations.matmul import compile_matmul
+from sw.driver import Device, Outputs
+from sw.driver.backends import BACKENDS
+from sw.errors import ResultError
+from sw.models.fetch import resolve_model
+from sw.program import Executable
+from sw.quantize.formats import QEmbedding, QLayer, QModel
+from sw.quantize.quantize import quantize_folder
+from sw.quantize.seeded import make_input, make_layer
+
+RTL, MODEL = "verilator", "model"
+
+_SOFTWARE = ("sw/compiler", "sw/program", "sw/quantize", "sw/bench/runs.py", "sw/bench/sizes.py")
+SOURCES = {
+    RTL: ("hw", "sim/native", "sim/golden", "sim/iss", "sim/verilog.py", *_SOFTWARE),
+    MODEL: ("hw", "sim", *_SOFTWARE),
+}
+"""What a backend's cycles depend on."""
+
+SEED = 7
+"""Of weights and inputs; cycles hardly depend on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A program with its inputs."""
+
+    executable: Executable
+    inputs: Mapping[str, np.ndarray]
+    scalars: Mapping[str, int]
+
+
+@functools.cache
+def _minilm() -> QModel:
+    return quantize_folder(resolve_model("minilm"))[1]
+
+
+def _layers(size: LayerSize, count: int) -> tuple[QLayer, ...]:
+    """MiniLM's own layers, seeded ones of any other size."""
+    if size.name == "MiniLM":
+        return _minilm().layers[:count]
+    return tuple(
+        make_layer(SEED + i, size.hidden, size.heads, size.head_dim, size.ffn) for i in range(count)
+    )
+
+
+def layer_work(size: LayerSize, config: Config, sequence: int) -> Work:
+    """One layer, every row of the sequence valid."""
+    return Work(
+        executable=compile_layer(_layers(size, 1)[0], config, sequence),
+        inputs={"x": make_input(SEED, sequence, size.hidden)},
+        scalars={"length": sequence},
+    )
+
+
+def model_work(size: LayerSize, config: Config, sequence: int, layers: int) -> Work:
+    """The embedding's LayerNorm and several layers in one program."""
+    members = _layers(size, layers)
+    # The host looks the embeddings up; of them only the norm and the number of positions matter.
+    table = np.zeros((sequence, size.hidden), dtype=np.int16)
+    embedding = QEmbedding(word=table, position=table, type=table, fraction=13, ln=members[0].ln1)
+    return Work(
+        executable=compile_model(QModel(embedding=embedding, layers=members), config, sequence),
+        inputs={"z": make_input(SEED, sequence, size.hidden)},
+        scalars={"length": sequence},
+    )
+
+
+def matmul_work(config: Config, m: int, k: int, n: int) -> Work:
+    """``[m, k] · [k, n]`` of s8."""
+    rng = np.random.default_rng(SEED)
+    return Work(
+        executable=compile_matmul(config, m, k, n, a="s8", b="s8"),
+        inputs={
+            "a": rng.integers(-128, 128, (m, k)).astype(np.int8),
+            "b": rng.integers(-128, 128, (k, n)).astype(np.int8),
+        },
+        scalars={},
+    )
+
+
+def traffic(executable: Executable) -> tuple[int, int]:
+    """Bytes a program reads, its commands included, and writes."""
+    moved = {Opcode.LOAD: 0, Opcode.STORE: 0}
+    for command in executable.program:
+        if command.opcode in moved:
+            # A count in a scalar register would be a run's business; the compiler uses none here.
+            values = [int(command.fields[name]) for name in ("runs", "planes", "length")]  # type: ignore[arg-type]
+            moved[command.opcode] += math.prod(values)
+    return moved[Opcode.LOAD] + COMMAND_BYTES * len(executable.program), moved[Opcode.STORE]
+
+
+def _run(backend: str, work: Work, tell: Tell) -> tuple[Outputs, dict[int, np.ndarray], float]:
+    """Outputs, all that was written, and CPU seconds of the run."""
+    config = work.executable.config
+    options: dict[str, Any] = {"progress": tell} if backend == RTL else {}
+    with Device.open(backend, config, **options) as device:
+        with device.load(work.executable) as loaded:
+            begun = time.process_time()
+            outputs = loaded.run(
+                work.inputs,
+                work.scalars,
+                progress=lambda cycles: tell(f"{backend}, {cycles:,} cycles"),
+            )
+            seconds = time.process_time() - begun
+            inner = {
+                region: loaded.read_region(region)
+                for region in work.executable.regions_of("internal")
+            }
+    return outputs, {**outputs.regions, **inner}, seconds
+
+
+def run(work: Work, backend: str, tell: Tell) -> dict[str, Any]:
+    """Run a program and give its figures; on RTL all it wrote is compared with the simulator's.
+
+    Raises
+    ------
+    Unavailable
+        If there is no such backend.
+    ResultError
+        If RTL differs from the simulator, or its counters do not add up.
+    """
+    if backend not in BACKENDS:
+        raise Unavailable(f"there is no backend {backend!r}")
+    outputs, written, seconds = _run(backend, work, tell)
+    result = outputs.result
+    for unit, reasons in result.counters.items():
+        if sum(reasons.values()) != result.cycles:
+            raise ResultError(f"{unit}: its counters do not add up to {result.cycles:,} cycles")
+    if backend == RTL:
+        tell("the same on the simulator")
+        _, expected, _ = _run("iss", work, tell)
+        for region, content in expected.items():
+            if not np.array_equal(written[region], content):
+                raise ResultError(f"RTL differs from the simulator in region {region}")
+    executable = work.executable
+    reads, writes = traffic(executable)
+    return {
+        "cycles": result.cycles,
+        "utilization": executable.utilization(result.cycles),
+        "macs": executable.metadata["macs"],
+        "counters": result.counters,
+        "commands": result.commands,
+        "read_bytes": reads,
+        "write_bytes": writes,
+        "onchip_bytes": executable.config.onchip_bytes,
+        "cpu_seconds": round(seconds, 3),
+    }
+
+
+def item(
+    part: str,
+    make: Callable[[], Work],
+    backend: str,
+    *,
+    config: Config,
+    label: str,
+    **spec: Any,
+) -> Item:
+    """An item that runs a program on a backend.
+
+    Parameters
+    ----------
+    part : str
+    make : callable
+        Makes the program; not called before it is measured.
+    backend : str
+    config : Config
+    label : str
+    **spec
+        What the program is.
+    """
+
+    def measure(tell: Tell) -> dict[str, Any]:
+        if backend not in BACKENDS:
+            raise Unavailable(f"there is no backend {backend!r}")
+        tell("compiling")
+        return run(make(), backend, tell)
+
+    return Item(
+        part=part,
+        spec={**spec, "config": config.to_dict(), "backend": backend},
+        sources=SOURCES[backend],
+        measure=measure,
+        label=f"{label}, {config.rows}×{config.columns}, {backend}",
+    )
