@@ -73,9 +73,7 @@ class ReadBus:
         self._address_free = 0
         self._data_free = 0.0
 
-    def ask(
-        self, beats: int, pace: float = 1.0
-    ) -> Generator[int | Event, None, tuple[int, int]]:
+    def ask(self, beats: int, pace: float = 1.0) -> Generator[int | Event, None, tuple[int, int]]:
         """Ask for a burst as soon as one may be in flight; return cycles of first and last beat.
 
         Parameters

@@ -52,7 +52,7 @@ class MatmulUnit:
         self.feeding = False
         self.load_came, self.feed_came, self.changed = Event(), Event(), Event()
         # Of each tile: its last request and kind; and of the last ones the decision to shift.
-        self.requested: deque[tuple[int, bool, int]] = deque()
+        self.requested: deque[tuple[int, bool]] = deque()
         self.request_made = Event()
         self.decisions: deque[int] = deque([-1 << 40] * 64, maxlen=64)
         self.decided, self.decision_made = 0, Event()
@@ -105,15 +105,15 @@ class MatmulUnit:
                     while self.decided < number - within + 1:
                         yield self.decision_made
                     leaves = self.decisions[-1 - (self.decided - 1 - (number - within))]
-                    start = max(last + 1, leaves + 2 if number >= within else 0)
-                    yield start
-                    yield from ports.loader_wait(address)
-                    end = max(clock.now + words - 1 + packed, leaves + (0 if turned else rows) + 1)
-                    yield end
-                    last = end
-                    self.requested.append((last, turned, words))
+                    yield max(last + 1, leaves + 2)
+                    if ports.feeder_has(address):
+                        yield from ports.loader_wait(address)
+                    last = max(clock.now + words - 1 + packed, leaves + (0 if turned else rows) + 1)
+                    ports.loader_tile(address, clock.now + 1, last + 2, words)
+                    self.requested.append((last, turned))
                     number += 1
-                    clock.fire(self.request_made)
+                    if self.request_made.waiting:
+                        clock.fire(self.request_made)
                 yield last + 1
             else:
                 yield last + 1
@@ -148,17 +148,17 @@ class MatmulUnit:
                 for k, n in self._tiles(f):
                     while not self.requested:
                         yield self.request_made
-                    last, turned, _ = self.requested.popleft()
+                    last, turned = self.requested.popleft()
                     here = last + STRAIGHT
                     if turned:
                         column_end = max(last + TURNED - 1, column_end + columns)
                         here = column_end + 1
                     decision = max(here, decision + rows, pass_start + ISSUE_TO_ARRAY - SHIFT)
                     at = max(wants, decision + self.ready_after)
-                    yield max(clock.now, decision)
                     self.decisions.append(decision)
                     self.decided += 1
-                    clock.fire(self.decision_made)
+                    if self.decision_made.waiting:
+                        clock.fire(self.decision_made)
                     yield at
                     if at > wants:
                         self.weights.append((wants, at))
@@ -170,8 +170,8 @@ class MatmulUnit:
                     self.busy.append((at, at + m))
                     issue.works(at, at + m - 1, m)
                     wants = at + m
-                    yield wants - 1
                 finish = wants - 1
+                yield finish
             self.feeding = False
             free = finish + 1
             self.drain.append((finish + 1, finish + self.done_delay))

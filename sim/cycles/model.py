@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from hw.commands import Unit
@@ -10,7 +10,7 @@ from hw.config import Config
 from hw.encoding import Command
 from sim.cycles.bus import Memory, ReadBus, WriteBus
 from sim.cycles.clock import Clock
-from sim.cycles.control import RETIRE_TO_END, Dispatcher, FrontEnd, Issue, Semaphores
+from sim.cycles.control import RETIRE_TO_END, Dispatcher, FrontEnd, Issue, Semaphores, Worker
 from sim.cycles.matmul import MatmulUnit
 from sim.cycles.ports import Ports
 from sim.cycles.timeline import counts
@@ -60,21 +60,23 @@ def predict(
     registers = dict.fromkeys(range(16), 0) | dict(scalars or {})
     memory = memory or Memory()
     issues = [
-        Issue(index, command, _resolved(command, registers)) for index, command in enumerate(program)
+        Issue(index, command, _resolved(command, registers))
+        for index, command in enumerate(program)
     ]
     clock = Clock()
     read, write = ReadBus(clock, config, memory), WriteBus(clock, config, memory)
     ports, semaphores = Ports(clock, config), Semaphores(clock)
     dispatchers: dict[Unit, Dispatcher] = {}
 
-    def ends(unit: Unit):  # type: ignore[no-untyped-def]
+    def ends(unit: Unit) -> Callable[[Issue], None]:
         return lambda issue: dispatchers[unit].end(issue)
 
     load = LoadUnit(clock, config, read, ends(Unit.LOAD))
     store = StoreUnit(clock, config, write, ends(Unit.STORE))
     matmul = MatmulUnit(clock, config, ports, ends(Unit.MATMUL))
     vector = VectorUnit(clock, config, ports, ends(Unit.VECTOR))
-    for unit, worker in zip(UNITS, (load, matmul, vector, store), strict=True):
+    workers: tuple[Worker, ...] = (load, matmul, vector, store)
+    for unit, worker in zip(UNITS, workers, strict=True):
         dispatchers[unit] = Dispatcher(clock, config, unit, semaphores, worker)
     FrontEnd(clock, config, read, issues, dispatchers)
     clock.run()
@@ -128,6 +130,4 @@ def _resolved(command: Command, scalars: Mapping[int, int]) -> dict[str, int]:
 
 
 def _moves(unit: LoadUnit | StoreUnit, waits: list[tuple[int, int]], cycles: int) -> dict[str, int]:
-    return counts(
-        {"busy": unit.busy, "port": [], "memory": unit.active, "token": waits}, cycles
-    )
+    return counts({"busy": unit.busy, "port": [], "memory": unit.active, "token": waits}, cycles)

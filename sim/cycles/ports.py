@@ -19,6 +19,7 @@ class Ports:
         self.clock, self.config = clock, config
         self._feeder = (-1, 0)  # bank, and the cycle behind its last read
         self._follows = 1 << 60  # when it goes on in this bank, at the earliest
+        self._loader = (-1, 0, 0, 1)  # bank, first cycle of a tile's reads, end, cycles a read
         self._sums: list[deque[tuple[int, int]]] = [deque() for _ in range(config.acc_banks)]
 
     def feeder_pass(self, address: int, start: int, rows: int, following: int) -> None:
@@ -56,9 +57,29 @@ class Ports:
         here = address % self.config.sp_words // self.config.sp_depth == self._feeder[0]
         return self._follows if here and self._follows > self.clock.now else 1 << 60
 
+    def loader_tile(self, address: int, start: int, end: int, words: int) -> None:
+        """The weight loader reads words from `address` on, spread over cycles [start, end)."""
+        bank = address % self.config.sp_words // self.config.sp_depth
+        self._loader = (bank, start, end, max(1, (end - start) // words))
+
+    def loader_has(self, address: int) -> int:
+        """Until which cycle the weight loader reads the bank of a word; 0 if it does not."""
+        bank, start, end, pace = self._loader
+        now = self.clock.now
+        if not start <= now < end or (now - start) % pace:
+            return 0
+        here = address % self.config.sp_words // self.config.sp_depth == bank
+        return (end if pace == 1 else now + 1) if here else 0
+
     def loader_wait(self, address: int) -> Process:
-        """Wait until the feeder leaves the bank of a word alone."""
+        """Wait, as the weight loader does, until the feeder leaves the bank of a word alone."""
         while end := self.feeder_has(address):
+            yield end
+            yield self.clock.now
+
+    def vector_wait(self, address: int) -> Process:
+        """Wait, as the vector unit does, until feeder and weight loader do."""
+        while end := max(self.feeder_has(address), self.loader_has(address)):
             yield end
             yield self.clock.now
 

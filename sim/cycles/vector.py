@@ -114,8 +114,9 @@ class VectorUnit:
             panel_number = column // panel
             if needs:
                 address = f["par_addr"] + panel_number * f["par_stride"]
-                yield from ports.loader_wait(address)
-                yield clock.now + needs
+                for _ in range(needs):
+                    yield from ports.vector_wait(address)
+                    yield clock.now + 1
             acc = f["acc_addr"] + column // columns * f["acc_stride"]
             sp = f["in_addr"] + panel_number * f["in_stride"]
             first = clock.now

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
+from hw.commands import Opcode
 from hw.config import Config
 from sw.compiler.blocks.attention import Attention
 from sw.compiler.blocks.emitter import (
@@ -18,7 +20,7 @@ from sw.compiler.blocks.emitter import (
 )
 from sw.compiler.blocks.tail import OUTS, Tail, TailProducts
 from sw.compiler.errors import CompileError
-from sw.compiler.estimate import Estimate, timeline_estimate
+from sw.compiler.estimate import Estimate, estimate
 from sw.compiler.pack import Product, WeightImage
 from sw.compiler.place import DramMap
 from sw.compiler.plan import Options, Plan, options
@@ -37,12 +39,13 @@ ALIGNMENT = 64
 SEQUENCE_MAX = 4096
 """Keys a row of scores may have: the softmax's denominator takes 20 bits."""
 EFFORT = 5
-"""Choices of each part of a plan that are compared by their estimated cycles."""
-_COMMANDS_COMPARED = 12000
-"""Commands after which no more programs are compared."""
-_SHORT_PASSES = 0.01
-"""Share of the cycles that row blocks of less than two arrays' rows count in addition: their passes
-leave the weight loader no slack, which the event model does not see."""
+"""Choices of each part of a plan that are compiled and compared by their cycles."""
+_MODELLED_PASSES = 150_000
+"""Passes of the array up to which the cycle model compares all of them. It takes seconds for more:
+then the clocks that ordered the commands choose `_FINALISTS`, and it compares those."""
+_FINALISTS = 5
+_COMMANDS_COMPARED = 20000
+"""Commands after which only the first choice of what may stay on chip is compared."""
 _COMMAND_CYCLES = 4
 """Cycles a command counts besides the estimate: of nearly equal programs the shorter is better."""
 
@@ -59,8 +62,8 @@ class Candidate:
     maps : dict of int to DramMap
         Of every region but the program's.
     x, y : StatePlace
-    estimate : Estimate
-        Cycles and busy shares by the event model.
+    rough : int
+        Cycles by the clocks that ordered its commands.
     operations : Operations
         What each command belongs to.
     """
@@ -71,8 +74,22 @@ class Candidate:
     maps: dict[int, DramMap]
     x: StatePlace
     y: StatePlace
-    estimate: Estimate
+    rough: int
     operations: Operations
+
+    @property
+    def passes(self) -> int:
+        """Passes of the array."""
+        return sum(
+            command.integer("kt") * command.integer("nt")
+            for command in self.program.body
+            if command.opcode == Opcode.MATMUL
+        )
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Cycles by the cycle model."""
+        return estimate(self.program, self.program.config)
 
     def executable(self, precision: LayerPrecision) -> Executable:
         """The program with its weights and the names of its buffers."""
@@ -261,7 +278,7 @@ def _compile(
         maps=maps,
         x=places[INPUT],
         y=places[OUTPUT],
-        estimate=timeline_estimate(schedule.timeline),
+        rough=schedule.timeline.last,
         operations=schedule.operations(),
     )
 
@@ -283,8 +300,8 @@ def compile_layer(
     Returns
     -------
     Executable
-        Of the plans that fit, the one with the fewest estimated cycles. Input "x" (s16 [S, H] in
-        ``layer.input``), outputs "y" and its rows' largest magnitudes, scalar "length".
+        Of the plans that fit, the one with the fewest cycles by the cycle model. Input "x" (s16
+        [S, H] in ``layer.input``), outputs "y" and its rows' largest magnitudes, scalar "length".
         Metadata: "sequence", "hidden", "precision", "macs", "estimate", "operations".
 
     Raises
@@ -317,18 +334,23 @@ def plan_layer(layer: QLayer, config: Config, sequence: int, *, effort: int = EF
     search = _Search(layer, config, heads, products, effort)
     for choices in options(config, shape):
         search.run(choices)
-    if search.best is None:
+    best = search.best()
+    if best is None:
         raise CompileError(
             f"{config.name}: a scratchpad of {config.sp_words} words of {config.word_bytes} bytes "
             f"(with {config.scale_rows} scale and {config.stat_rows} statistics rows) is too small "
             f"for sequence {sequence}, hidden {layer.hidden}, {layer.heads} heads of "
             f"{layer.head_dim}, ffn {layer.ffn}"
         )
-    return search.best
+    return best
+
+
+def _score(cycles: int, compiled: Candidate) -> float:
+    return cycles + _COMMAND_CYCLES * len(compiled.program)
 
 
 class _Search:
-    """Compares plans by the estimated cycles of their programs."""
+    """Compares plans by the cycles of their programs."""
 
     def __init__(
         self,
@@ -345,37 +367,38 @@ class _Search:
         self.effort = effort
         self.commands = 0
         self.best_cost = 0.0
-        self.best: Candidate | None = None
-
-    def score(self, compiled: Candidate) -> float:
-        """What is minimised."""
-        shape, cycles = compiled.plan.shape, compiled.estimate.cycles
-        short = sum(
-            block.rows
-            for group in compiled.plan.tail
-            for block in group
-            if block.rows < 2 * shape.geometry.pass_rows
-        )
-        slack = _SHORT_PASSES * cycles * short / shape.sequence
-        return cycles + slack + _COMMAND_CYCLES * len(compiled.program)
+        self.modelled: bool | None = None
+        self.found: list[tuple[float, Candidate]] = []
 
     def attempt(self, plan: Plan) -> float:
-        """Compile a plan and keep it if it is the best so far; return its score."""
+        """Compile a plan and keep it if it is among the best so far; return its score."""
         compiled = _compile(self.layer, self.config, plan, self.heads, self.products)
         self.commands += len(compiled.program)
-        if self.best is None or self.score(compiled) < self.score(self.best):
-            self.best = compiled
-        return self.score(compiled)
+        if self.modelled is None:
+            self.modelled = self.effort > 1 and compiled.passes <= _MODELLED_PASSES
+        score = _score(compiled.estimate.cycles if self.modelled else compiled.rough, compiled)
+        self.found.append((score, compiled))
+        self.found.sort(key=lambda item: item[0])
+        del self.found[_FINALISTS:]
+        return score
+
+    def best(self) -> Candidate | None:
+        """The one with the fewest cycles; None where nothing fits."""
+        finalists = [compiled for _, compiled in self.found]
+        if self.modelled or self.effort == 1 or not finalists:
+            return finalists[0] if finalists else None
+        return min(finalists, key=lambda one: _score(one.estimate.cycles, one))
 
     def run(self, choices: Options) -> None:
         """Vary what follows attention, then attention, the other part at its best."""
-        if self.best is not None and (
-            self.effort == 1
-            or self.commands > _COMMANDS_COMPARED
-            or choices.cost > 1.1 * self.best_cost
-        ):
+        if self.found and (self.effort == 1 or choices.cost > 1.1 * self.best_cost):
             return
-        self.best_cost = choices.cost if self.best is None else min(self.best_cost, choices.cost)
+        self.best_cost = min(self.best_cost, choices.cost) if self.found else choices.cost
+        if self.commands > _COMMANDS_COMPARED:
+            plan = choices.combine(0, 0)
+            if plan is not None:
+                self.attempt(plan)
+            return
         chosen = self.vary(choices, 0, None)
         if chosen is not None and self.effort > 1:
             self.vary(choices, None, chosen)
@@ -397,5 +420,5 @@ class _Search:
         """Numbers to try: the first ones, and as long as nothing was found the others too."""
         count = len(choices.attention if attention is None else choices.tail)
         for number in range(count):
-            if number < self.effort or self.best is None:
+            if number < self.effort or not self.found:
                 yield number

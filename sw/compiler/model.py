@@ -18,11 +18,18 @@ from sw.compiler.blocks.emitter import (
     StatePlace,
 )
 from sw.compiler.errors import CompileError
-from sw.compiler.estimate import timeline_estimate
-from sw.compiler.layer import ALIGNMENT, EFFORT, check_layer, emit_layer, layer_shape, plan_layer
+from sw.compiler.estimate import Estimate
+from sw.compiler.layer import (
+    ALIGNMENT,
+    EFFORT,
+    Candidate,
+    check_layer,
+    emit_layer,
+    layer_shape,
+    plan_layer,
+)
 from sw.compiler.pack import WeightImage
 from sw.compiler.place import DramMap
-from sw.compiler.plan import Plan
 from sw.compiler.products import head_products, norm_product, tail_products
 from sw.compiler.schedule import Schedule
 from sw.compiler.tile import Shape
@@ -55,6 +62,18 @@ def _suffix(item: int, batch: int) -> str:
 def _owner(item: int, batch: int) -> str:
     """What operations of a sequence are part of."""
     return "" if batch == 1 else f"sequence {item} / "
+
+
+def _estimate(
+    model: QModel, plans: dict[Shape, Candidate], config: Config, sequence: int, batch: int
+) -> Estimate:
+    """Layers one behind the other, each as if it ran alone."""
+    total = Estimate(0, {})
+    for layer in model.layers:
+        one = plans[layer_shape(layer, config, sequence)].estimate
+        for _ in range(batch):
+            total = one + total
+    return total
 
 
 def compile_model(
@@ -100,13 +119,13 @@ def compile_model(
     if sequence > positions:
         raise CompileError(f"sequence = {sequence}: the model has {positions} positions")
     count = len(model.layers)
-    plans: dict[Shape, Plan] = {}
+    plans: dict[Shape, Candidate] = {}
     for index, layer in enumerate(model.layers):
         try:
             check_layer(layer, config, sequence)
             shape = layer_shape(layer, config, sequence)
             if shape not in plans:
-                plans[shape] = plan_layer(layer, config, sequence, effort=effort).plan
+                plans[shape] = plan_layer(layer, config, sequence, effort=effort)
         except CompileError as error:
             raise CompileError(f"layer {index}: {error}") from error
     shape = layer_shape(model.layers[0], config, sequence)
@@ -144,7 +163,7 @@ def compile_model(
                 image,
                 maps[SCRATCH],
                 layer,
-                plans[shape],
+                plans[shape].plan,
                 heads,
                 products,
                 x=x,
@@ -175,7 +194,7 @@ def compile_model(
             "layers": count,
             "precision": format_precision(model.precision),
             "macs": batch * sum(layer_shape(q, config, sequence).macs for q in model.layers),
-            "estimate": asdict(timeline_estimate(schedule.timeline)),
+            "estimate": asdict(_estimate(model, plans, config, sequence, batch)),
             "operations": schedule.operations().to_metadata(),
             "output": {"scale": output.scale, "smooth": output.smooth.tolist()},
         },

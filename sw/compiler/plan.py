@@ -86,7 +86,7 @@ class Plan(Placed):
     tail : tuple of tuple of RowBlock
         Groups of row blocks behind attention; the blocks of a group share each load of weights.
     slots : int
-        Groups of x and context on chip at a time, where they are streamed.
+        Groups of x on chip at a time, where it is streamed.
     """
 
     acc: AccPlan
@@ -112,6 +112,15 @@ class Plan(Placed):
     @property
     def query_rows(self) -> int:
         return max(block.rows for block in self.query)
+
+    @property
+    def context_slots(self) -> int:
+        """Groups of the context on chip at a time, where it is streamed.
+
+        One does unless output projections follow each other: the next group's context arrives
+        during an FFN, when this one's has been read.
+        """
+        return self.slots if self.ahead else 1
 
     @property
     def ahead(self) -> bool:
@@ -163,7 +172,7 @@ def _sizes(most: int, sequence: int, enough: int) -> list[int]:
     for count in range(1, up(sequence, 2) + 1):
         rows = min(most, 2 * up(up(sequence, count), 2), sequence)
         # Below a full pass every row more counts; above, powers of two of blocks do.
-        if rows not in out and (rows <= 2 * enough or count <= 4 or not count & (count - 1)):
+        if rows not in out and (rows <= 2 * enough or count <= 8 or not count & (count - 1)):
             out.append(rows)
     return out
 
@@ -207,7 +216,7 @@ def _wanted(plan: Plan) -> Iterator[tuple[str, int, tuple[str, ...], tuple[str, 
     if plan.context_resident:
         yield "context", shape.context_panels * shape.sequence, (ATTENTION, OUTPUT), x
     else:
-        for slot in range(plan.slots):
+        for slot in range(plan.context_slots):
             phases = (OUTPUT,) if plan.ahead else TAIL
             yield f"context{slot}", shape.context_panels * rows, phases, x
         for slot in range(2):
@@ -461,7 +470,6 @@ def _options(config: Config, shape: Shape, x_resident: bool, context_resident: b
             placed = _place(replace(plan, slots=slots), config, TAIL)
             if placed is not None:
                 found.tail.append((_tail_cost(placed, config), placed))
-                break
     for choices in (found.attention, found.tail):
         choices.sort(key=lambda choice: choice[0])
     return found

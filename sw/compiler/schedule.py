@@ -19,7 +19,7 @@ from hw.commands import SEMAPHORES, TOKEN_MAX, Unit
 from hw.config import Config
 from hw.encoding import Command, Token
 from sw.compiler.errors import CompileError
-from sw.compiler.estimate import Timeline
+from sw.compiler.timeline import Timeline
 from sw.program import Operations
 from sw.program.footprint import DRAM, SP, STAT, Intervals, footprint, merge, resolve, sizes
 

@@ -15,6 +15,12 @@ def _iss(config: Config, *, spans: bool = False, **options: Any) -> Transport:
     return IssTransport(config, **options)
 
 
+def _model(config: Config, *, spans: bool = False, **options: Any) -> Transport:
+    from sim.model_transport import ModelTransport
+
+    return ModelTransport(config, **options)
+
+
 def _verilator(
     config: Config,
     *,
@@ -50,6 +56,7 @@ def _cocotb(
 
 BACKENDS: dict[str, Callable[..., Transport]] = {
     "iss": _iss,
+    "model": _model,
     "verilator": _verilator,
     "cocotb": _cocotb,
 }
@@ -59,11 +66,11 @@ def open_transport(backend: str, config: Config, **options: Any) -> Transport:
     """Open a backend; what `options` it takes its own class says.
 
     All take `spans`: record when each command of a run was taken, worked on and retired, where the
-    backend can (verilator); runs of the others have none.
+    backend can (model, verilator); runs of the others have none.
 
-    iss: `sim.iss_transport.IssTransport`. verilator: `sim.native.simulator.NativeSimulator`, and
-    `trace` (able to write waveforms) and `progress` (told what is built). cocotb:
-    `sim.testbenches.transport.CocotbTransport`, and `progress`.
+    iss: `sim.iss_transport.IssTransport`. model: `sim.model_transport.ModelTransport`. verilator:
+    `sim.native.simulator.NativeSimulator`, and `trace` (able to write waveforms) and `progress`
+    (told what is built). cocotb: `sim.testbenches.transport.CocotbTransport`, and `progress`.
 
     Raises
     ------

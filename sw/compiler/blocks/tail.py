@@ -6,7 +6,8 @@ share each load of weights; groups follow each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,12 +18,14 @@ from sw.compiler.blocks.layernorm import layernorm
 from sw.compiler.pack import Chunk, Product
 from sw.compiler.plan import FFN, Plan
 from sw.compiler.plan import OUTPUT as OUTPUT_PHASE
-from sw.compiler.tile import RowBlock, chunk_panels, parts
+from sw.compiler.tile import RowBlock, chunk_panels, parts, up
 from sw.quantize.formats import QLayer, Width
 
 OUTS = {Width.S8: Out.S8, Width.S16: Out.S16, Width.SYM16: Out.SYM16}
 """Output format of each width at rest."""
 _RESIDUAL_SHIFT = 8
+_SLICES = 8
+"""Transfers a matrix is cut into that arrives beside weights."""
 _LAST_PARTS = 4
 """Passes the very last LayerNorm is cut into, so that storing begins early."""
 
@@ -48,6 +51,14 @@ class _Block:
     gelu: Rows
     stat: int
     y: Rows
+
+
+Load = Callable[[], None]
+
+
+def _slices(panels: int) -> list[tuple[int, int]]:
+    """Panels [a, b) of each transfer."""
+    return chunk_panels(panels, up(panels, _SLICES))
 
 
 class Tail:
@@ -105,7 +116,7 @@ class Tail:
             if plan.context_resident:
                 c = (emitter.area("context") + block.first, shape.sequence)
             else:
-                c = (emitter.area(f"context{slot}") + local, rows)
+                c = (emitter.area(f"context{index % plan.context_slots}") + local, rows)
             stat = local + (turn * rows if len(plan.tail) > 1 else 0)
             out.append(
                 _Block(
@@ -134,45 +145,54 @@ class Tail:
             for low, high in chunk_panels(product.panels, max(1, most), small_end=small_end)
         ]
 
-    def _load_context(self, group: list[_Block]) -> None:
-        """Bring the context of a group where it is streamed."""
-        emitter, plan, shape = self.emitter, self.plan, self.shape
-        if plan.context_resident:
-            return
-        emitter.begin("output")
-        for item in group:
-            first = item.block.first
-            if not plan.scales_resident:
-                emitter.get_scales(
-                    emitter.area("context magnitudes0"),
-                    region=SCRATCH,
-                    offset=self.context_magnitudes + 2 * first,
-                    rows=item.block.rows,
-                    scale=item.context.scale,
-                )
-            emitter.move_rows(
-                Opcode.LOAD,
-                item.context,
-                region=SCRATCH,
-                offset=self.context,
-                first=first,
-                panels=(0, shape.context_panels),
-            )
+    def _context_loads(self, group: list[_Block]) -> list[Load]:
+        """Bring the context of a group, where it is streamed."""
+        return [
+            partial(self._load_context, item, panels)
+            for item in group
+            if not self.plan.context_resident
+            for panels in _slices(self.shape.context_panels)
+        ]
 
-    def _load_x(self, group: list[_Block]) -> None:
-        """Bring x of a group, the first residual, where it is streamed."""
-        if self.plan.x_resident:
-            return
-        self.emitter.begin("output")
-        for item in group:
-            self.emitter.move_rows(
-                Opcode.LOAD,
-                item.x,
-                region=self.emitter.x.region,
-                offset=self.emitter.x.panels,
-                first=item.block.first,
-                panels=(0, self.shape.hidden_panels),
+    def _load_context(self, item: _Block, panels: tuple[int, int]) -> None:
+        emitter, first = self.emitter, item.block.first
+        emitter.begin("output")
+        if not self.plan.scales_resident and panels[0] == 0:
+            emitter.get_scales(
+                emitter.area("context magnitudes0"),
+                region=SCRATCH,
+                offset=self.context_magnitudes + 2 * first,
+                rows=item.block.rows,
+                scale=item.context.scale,
             )
+        emitter.move_rows(
+            Opcode.LOAD,
+            item.context,
+            region=SCRATCH,
+            offset=self.context,
+            first=first,
+            panels=panels,
+        )
+
+    def _x_loads(self, item: _Block) -> list[tuple[int, Load]]:
+        """Bring x of a block, the first residual, where it is streamed: first panel, and load."""
+        if self.plan.x_resident:
+            return []
+        return [
+            (panels[0], partial(self._load_x, item, panels))
+            for panels in _slices(self.shape.hidden_panels)
+        ]
+
+    def _load_x(self, item: _Block, panels: tuple[int, int]) -> None:
+        self.emitter.begin("output")
+        self.emitter.move_rows(
+            Opcode.LOAD,
+            item.x,
+            region=self.emitter.x.region,
+            offset=self.emitter.x.panels,
+            first=item.block.first,
+            panels=panels,
+        )
 
     def _products(
         self, group: list[_Block], product: Product, phase: str, *, small_end: bool = False
@@ -193,9 +213,23 @@ class Tail:
         multiply(self.emitter, x, weights, acc)
         return weights, acc
 
-    def _residual(self, x: Rows, item: _Block, chunk: Chunk, phase: str, shift: int) -> None:
-        """A product with residual x, in place over it, with its moments."""
+    def _residual(
+        self,
+        x: Rows,
+        item: _Block,
+        chunk: Chunk,
+        phase: str,
+        shift: int,
+        incoming: deque[tuple[int, Load]] | None = None,
+    ) -> None:
+        """A product with residual x, in place over it, with its moments.
+
+        What is `incoming` of x is loaded behind the product's start, as far as its drain needs it.
+        """
         weights, acc = self._multiply(x, chunk, phase)
+        while incoming and incoming[0][0] < chunk.last:
+            incoming.popleft()[1]()
+        self.emitter.begin("output" if phase == OUTPUT_PHASE else "ffn2")
         requantize(
             self.emitter,
             x,
@@ -214,13 +248,23 @@ class Tail:
             first=int(chunk.first == 0),
         )
 
-    def output(self, group: list[_Block]) -> None:
-        """Output projection, first residual, first LayerNorm."""
+    def output(self, group: list[_Block], *, with_x: bool = False) -> None:
+        """Output projection, first residual, first LayerNorm.
+
+        `with_x` brings x as well. No product waits for it, only drains do: as many weights as the
+        ring and the queue hold go before it.
+        """
         residual = self.layer.o.residual
         assert residual is not None
-        for item, chunk, last in self._products(group, self.products.o, OUTPUT_PHASE):
+        works = self._products(group, self.products.o, OUTPUT_PHASE)
+        incoming = {item: deque(self._x_loads(item) if with_x else ()) for item in group}
+        if with_x and not self.plan.x_resident:
             self.emitter.begin("output")
-            self._residual(item.context, item, chunk, OUTPUT_PHASE, residual.shift)
+            for _, chunk, _ in works[: self.emitter.config.queue_depth]:
+                self.emitter.prefetch(chunk, OUTPUT_PHASE, works[0][1])
+        for item, chunk, last in works:
+            self.emitter.begin("output")
+            self._residual(item.context, item, chunk, OUTPUT_PHASE, residual.shift, incoming[item])
             if last:
                 self.emitter.begin("layernorm1")
                 layernorm(
@@ -233,15 +277,16 @@ class Tail:
                     phase=OUTPUT_PHASE,
                 )
 
-    def ffn1(self, group: list[_Block], ahead: Callable[[], object] | None = None) -> None:
-        """FFN up to its activation; `ahead` is called half way."""
+    def ffn1(self, group: list[_Block], incoming: Sequence[Load] = ()) -> None:
+        """FFN up to its activation; `incoming` is spread over it, so that weights keep coming."""
         smooth = self.layer.ffn1.smooth
         assert smooth is not None
         function = Function[self.layer.act.upper()]
         works = self._products(group, self.products.ffn1, FFN, small_end=True)
         for number, (item, chunk, _) in enumerate(works):
-            if ahead is not None and number == len(works) // 2:
-                ahead()
+            done, through = (n * len(incoming) // len(works) for n in (number, number + 1))
+            for load in incoming[done:through]:
+                load()
             self.emitter.begin("ffn1")
             weights, acc = self._multiply(item.x, chunk, FFN)
             requantize(
@@ -302,30 +347,34 @@ class Tail:
     def emit(self) -> None:
         """Emit all groups.
 
-        Where x stays on chip all output projections come first. Otherwise the next group's comes
-        between the two products of an FFN: its LayerNorm hides under the second, and what it reads
-        arrives during the first.
+        Where x stays on chip all output projections come first. Otherwise, with room for x of two
+        groups, the next one's comes between the two products of an FFN: its LayerNorm hides under
+        the second, and what it reads arrives during the first.
         """
         count = len(self.groups)
         if self.plan.ahead:
             for group in self.groups:
-                self._load_context(group)
+                for load in self._context_loads(group):
+                    load()
                 self.output(group)
             for index, group in enumerate(self.groups):
                 self.ffn1(group)
                 self.ffn2(group, end=index == count - 1)
             return
-        double = self.plan.slots > 1
-        for index, group in enumerate(self.groups):
-            if index == 0 or not double:
-                self._load_context(group)
-                self._load_x(group)
-                self.output(group)
-            following = self.groups[index + 1] if double and index + 1 < count else None
+        for load in self._context_loads(self.groups[0]):
+            load()
+        self.output(self.groups[0], with_x=True)
+        for group, following in zip(self.groups, [*self.groups[1:], None], strict=True):
             if following is None:
                 self.ffn1(group)
-            else:
-                self._load_context(following)
-                self.ffn1(group, partial(self._load_x, following))
+                self.ffn2(group, end=True)
+            elif self.plan.slots > 1:
+                # Behind the context, since the group before this one still stores from that x.
+                loads = [load for item in following for _, load in self._x_loads(item)]
+                self.ffn1(group, self._context_loads(following) + loads)
                 self.output(following)
-            self.ffn2(group, end=index == count - 1)
+                self.ffn2(group, end=False)
+            else:
+                self.ffn1(group, self._context_loads(following))
+                self.ffn2(group, end=False)
+                self.output(following, with_x=True)

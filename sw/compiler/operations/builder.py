@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from hw.commands import Opcode
 from hw.config import Config
 from hw.encoding import Command, Value
 from sw.compiler.errors import CompileError
-from sw.compiler.estimate import timeline_estimate
+from sw.compiler.estimate import estimate
 from sw.compiler.schedule import Schedule
 from sw.program import Executable, Program
 from sw.program.executable import Buffer, Direction
@@ -95,17 +96,17 @@ class Builder:
         self, operation: str, *, scalars: dict[str, int] | None = None, **metadata: Any
     ) -> Executable:
         """The program with its buffers."""
-        estimate = timeline_estimate(self.schedule.timeline)
+        program = Program(self.config, self.schedule.commands())
         return Executable(
             config=self.config,
-            program=Program(self.config, self.schedule.commands()),
+            program=program,
             regions=dict(self._sizes),
             buffers=self.buffers,
             scalars=scalars or {},
             metadata={
                 "operation": operation,
                 **metadata,
-                "estimate": {"cycles": estimate.cycles, "busy": estimate.busy},
+                "estimate": asdict(estimate(program, self.config)),
             },
         )
 
