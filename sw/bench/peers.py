@@ -30,8 +30,6 @@ SEQUENCE = 128
 """Of whole MiniLM."""
 LAYERS = 6
 
-_SECONDS = 4 * 3600
-
 
 def python() -> Path:
     """The Python of the peers.
@@ -63,7 +61,6 @@ def ask(words: Sequence[str | Path], question: object = None) -> Any:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=_SECONDS,
         check=False,
     )
     if run.returncode:

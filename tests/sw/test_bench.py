@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -296,7 +297,7 @@ def test_error_tables():
 def test_peer_tables():
     items = peers.items(quick=False)
     timed = {"cpu": 0.01, "wall": 0.02, "least": 0.01}
-    runtime = {"onnxruntime": "1", "processor": "P", "cosine_int8": 0.99}
+    runtime: dict[str, Any] = {"onnxruntime": "1", "processor": "P", "cosine_int8": 0.99}
     found = {
         "layers": [],
         "peers": [
@@ -346,6 +347,7 @@ def test_onnx_graph():
     bert, sequence = small_bert(3), 7
     ids = np.random.default_rng(3).integers(0, CONFIG.vocab, (1, sequence))
     model = onnx_runtime.Writer(bert, sequence).model()
-    y = np.asarray(ReferenceEvaluator(model).run(None, {"ids": ids})[0], np.float32)
+    outputs: Any = ReferenceEvaluator(model).run(None, {"ids": ids})
+    y = np.asarray(outputs[0], np.float32)
     np.testing.assert_allclose(y[0], bert.forward(ids[0])[-1].y, atol=1e-4)
     assert math.isclose(onnx_runtime.cosine(y[0], y[0]), 1, rel_tol=1e-5)
