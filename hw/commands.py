@@ -97,6 +97,7 @@ class Pre(enum.IntEnum):
     ROW_SCALE = 1  # RSH(v * F[m], 7), (m, e) of scale row i
     MAX_MINUS = 2  # maximum of row i - v
     CENTER = 3  # imm * v - S1 of row i
+    TOP_MINUS = 4  # maximum of row i that a MATMUL kept - v
 
 
 class Mul(enum.IntEnum):
@@ -290,6 +291,11 @@ _MATMUL = (
     .add("weights", 1, "format of the stationary operand", kind="enum", values=WeightFormat)
     .add("group_addr", 16, "group scales (weights S4)", kind="sp")
     .add("group_stride", 16, "words from panel to panel of the group scales")
+    .count("valid", "with `row_max`: columns j < valid take part")
+    .count("row0", "with `causal`: column j of row i takes part if also j <= row0 + i")
+    .add("stat", 16, "row of row 0 whose `top` takes the maximum", kind="stat")
+    .add("row_max", 1, "keep each row's maximum over the finished sums of the valid columns")
+    .add("causal", 1, "causal mask of `row_max`")
     .done()
 )
 
@@ -315,7 +321,7 @@ _VECTOR = (
     .add("shift1", 6, "shift of the residual's product")
     .add("shift2", 6, "last shift of RESIDUAL, AFFINE, SMOOTH")
     .add("source", 1, "where v comes from", kind="enum", values=Source)
-    .add("pre", 2, "first stage", kind="enum", values=Pre)
+    .add("pre", 3, "first stage", kind="enum", values=Pre)
     .add("mul", 2, "second stage", kind="enum", values=Mul)
     .add("bias", 1, "1: base = t + B[c] and w = SAT16(RSH(base, 8)); 0: base = t, w = SAT16(t)")
     .add("function", 3, "table function on w", kind="enum", values=Function)

@@ -28,6 +28,8 @@ class Config:
     weight_bits : int
         Width of the weight port of a processing element, 2 … 8. Bytes in memory stay bytes; their
         values must fit.
+    row_engines : int
+        Rows whose division or reciprocal square root is under way at a time, 1 … 16.
     functions : tuple of str
         Table functions every lane holds besides exp2: any of "gelu", "silu", "tanh".
     sp_banks, sp_depth : int
@@ -56,6 +58,7 @@ class Config:
     columns: int = 16
     lanes: int = 8
     weight_bits: int = 8
+    row_engines: int = 2
     functions: tuple[str, ...] = ("gelu",)
     sp_banks: int = 8
     sp_depth: int = 2048
@@ -94,6 +97,7 @@ class Config:
                 raise ValueError(f"{key} = {value}: a power of two from {low} to {high} is needed")
         for key, low, high in (
             ("weight_bits", 2, 8),
+            ("row_engines", 1, 16),
             ("axi_addr_width", 32, 64),
             ("axi_outstanding", 1, 32),
             ("axi_max_burst", 1, 256),
@@ -168,8 +172,8 @@ class Config:
 
     @property
     def row_table_bytes(self) -> int:
-        # u16 magnitudes; s44 + u48 statistics and a 17 + 5 bit row factor.
-        return self.scale_rows * 2 + self.stat_rows * (44 + 48 + 22 + 7) // 8
+        # u16 magnitudes; s44 + u48 statistics, a 17 + 5 bit row factor and an s32 maximum.
+        return self.scale_rows * 2 + self.stat_rows * (44 + 48 + 22 + 32) // 8
 
     @property
     def onchip_bytes(self) -> int:
@@ -236,20 +240,30 @@ PRESETS: dict[str, Config] = {
             rows=4,
             columns=4,
             lanes=2,
+            row_engines=1,
             sp_depth=1024,
             axi_addr_width=32,
             axi_data_width=32,
             axi_outstanding=8,
             queue_depth=4,
         ),
-        Config(name="small", rows=8, columns=8, lanes=4, sp_depth=1024, axi_data_width=64),
+        Config(
+            name="small",
+            rows=8,
+            columns=8,
+            lanes=4,
+            row_engines=1,
+            sp_depth=1024,
+            axi_data_width=64,
+        ),
         Config(name="default"),
-        Config(name="large", rows=32, columns=32, lanes=16),
+        Config(name="large", rows=32, columns=32, lanes=16, row_engines=4),
         Config(
             name="huge",
             rows=64,
             columns=64,
             lanes=32,
+            row_engines=8,
             sp_depth=4096,
             acc_depth=1024,
             stat_rows=512,

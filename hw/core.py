@@ -4,7 +4,7 @@ from typing import Any
 
 from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import Out
+from amaranth.lib.wiring import In, Out
 
 from hw.cells import Cell, place
 from hw.commands import Fault, Opcode, Unit
@@ -238,6 +238,11 @@ class Tilewright(wiring.Component):
             accumulators["valid"].eq(matmul["sum_valid"]),
             accumulators["accumulate"].eq(matmul["sum_accumulate"]),
             accumulators["address"].eq(matmul["sum_address"]),
+            *(
+                accumulators[name].eq(matmul[f"sum_{name}"])
+                for name in ("top", "top_first", "top_left", "top_stat")
+            ),
+            accumulators["top_read_data"].eq(row_table["top_read_data"]),
             accumulators["read_valid"].eq(vector["acc_read_valid"]),
             accumulators["read_address"].eq(vector["acc_read_address"]),
             vector["acc_read_ready"].eq(accumulators["read_ready"]),
@@ -250,7 +255,9 @@ class Tilewright(wiring.Component):
             vector["scale_e"].eq(row_table["vector_e"]),
         ]
         for name, member in self.row_table.signature.members.items():
-            if name.startswith(("feeder", "vector")):
+            if name.startswith("top") and member.flow == In:
+                m.d.comb += row_table[name].eq(accumulators[name])
+            if name.startswith(("feeder", "vector", "top")):
                 continue
             if member.flow == Out:
                 m.d.comb += vector[name].eq(row_table[name])

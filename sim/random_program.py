@@ -470,7 +470,7 @@ class _Generator:
         mode = self.choose([int(v) for v in XMode])
         accumulate = self.integer(0, 1)
         if whole:
-            m = min(self.acc_count, 32)
+            m = min(self.acc_count, self.stat_count)
             kt, nt, accumulate = self.integer(1, 2), self.acc_count // m, 0
         transposed = self.integer(0, 1)
         k_panels, n_panels = -(-kt * rows // width), -(-nt * columns // width)
@@ -507,7 +507,17 @@ class _Generator:
             "weights": WeightFormat.S4 if packed else WeightFormat.S8,
             "group_addr": group[0],
             "group_stride": group[1],
+            "valid": self.choose([nt * columns, self.integer(0, nt * columns + 3)]),
+            "row0": self.integer(0, nt * columns),
+            "stat": self.stat_first,
+            "row_max": int(whole or (m <= self.stat_count and self.chance(0.4))),
+            "causal": int(self.chance(0.3)),
         }
+        writes = [("acc", _words(acc[0], (nt, acc[1]), (m, 1)))]
+        if fields["row_max"]:
+            if not whole:
+                fields["stat"] += self.integer(0, self.stat_count - m)
+            writes.append(("stat", _words(fields["stat"], (m, 1))))
         reads = [
             ("sp", _words(x[0], (k_panels, x[1]), (depth, 1))),
             ("sp", _words(w[0], (panels, w[1]), (words, 1))),
@@ -516,7 +526,7 @@ class _Generator:
             reads.append(("sp", _words(group[0], (panels, group[1]), (group_words, 1))))
         if mode == XMode.SCALED:
             reads.append(("scale", _words(scale, (m, 1))))
-        self.emit(Opcode.MATMUL, fields, reads, [("acc", _words(acc[0], (nt, acc[1]), (m, 1)))])
+        self.emit(Opcode.MATMUL, fields, reads, writes)
 
     def flags(self) -> dict[str, int]:
         """A point of the legal flag space, numbers chosen so that outputs are not all saturated."""
@@ -806,6 +816,8 @@ class _Generator:
             (Pre.MAX_MINUS, Mul.IMMEDIATE, 0),
             (Pre.MAX_MINUS, Mul.IMMEDIATE, 14),
             (Pre.MAX_MINUS, Mul.IMMEDIATE, 28),
+            (Pre.TOP_MINUS, Mul.IMMEDIATE, 0),
+            (Pre.TOP_MINUS, Mul.IMMEDIATE, 14),
             (Pre.NONE, Mul.ROW, 0),
             (Pre.NONE, Mul.ROW, 8),
         ):

@@ -61,6 +61,8 @@ def head_image(config: Config, *, head: int, sequence: int) -> Image:
             acc_stride=sequence,
             mode=XMode.S8,
             transposed=1,
+            row_max=1,
+            valid=Scalar(0),
         )
     )
     columns: dict[str, Any] = {"m": sequence, "panels": sequence // panel, "valid": Scalar(0)}
@@ -68,20 +70,10 @@ def head_image(config: Config, *, head: int, sequence: int) -> Image:
         command(
             Opcode.VECTOR,
             waits=[(1, 1)],
-            acc_stride=sequence,
-            source=Source.ACC,
-            stat_op=Stat.MAX,
-            first=1,
-            **columns,
-        )
-    )
-    program.append(
-        command(
-            Opcode.VECTOR,
             posts=[(2, 1)],
             acc_stride=sequence,
             source=Source.ACC,
-            pre=Pre.MAX_MINUS,
+            pre=Pre.TOP_MINUS,
             mul=Mul.IMMEDIATE,
             imm=layer.softmax.mult,
             shift=layer.softmax.shift,

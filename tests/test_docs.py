@@ -46,6 +46,7 @@ def test_listing_of_a_small_layer() -> None:
     layer = make_layer(1, hidden=16, heads=1, head_dim=16, ffn=32)
     made = listing(compile_layer(layer, preset_config("default"), 16, effort=1)).splitlines()
     page = (DOCS / "compiler.md").read_text(encoding="utf-8").splitlines()
+    made = [line.partition("  # ")[0] for line in made]
     shown = [line for line in page if re.match(r" +\d+  (LOAD|MATMUL|VECTOR|STORE) ", line)]
     assert shown == made[1 : 1 + len(shown)]
-    assert len(shown) > 20
+    assert len(shown) >= 20

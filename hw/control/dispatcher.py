@@ -85,7 +85,13 @@ class Dispatcher(Cell):
         # Steps over the head of the queue.
         head = Signal(self.raw_bits, reset_less=True)
         index = Signal(INDEX_BITS, reset_less=True)
-        step = Signal(range(WAIT_SLOTS))
+        counts = {
+            opcode: [f for f in LAYOUTS[opcode].values() if f.kind == "count"]
+            for opcode in self.opcodes
+        }
+        # Steps behind the last slot find none there: a slot of count 0 is met.
+        steps = max(WAIT_SLOTS, *(len(fields) for fields in counts.values()))
+        step = Signal(range(steps))
         stepping, ready = Signal(), Signal()
         fresh = Signal()  # the step's first cycle
         slots = head[8 : 8 + 8 * WAIT_SLOTS]  # the first is this step's: they move down
@@ -109,17 +115,16 @@ class Dispatcher(Cell):
             ]
         with m.If(self.take):
             m.d.sync += [step.eq(step + 1), fresh.eq(1), slots.eq(slots >> 8)]
-            with m.If(step == WAIT_SLOTS - 1):
+            with m.If(step == steps - 1):
                 m.d.sync += [stepping.eq(0), ready.eq(1)]
         # The step's count field, from its scalar register if it names one; whether its tokens are
         # there is known too late in a cycle to wait for.
         with m.If(stepping & fresh):
             for opcode in self.opcodes:
-                counts = [f for f in LAYOUTS[opcode].values() if f.kind == "count"]
                 with m.If(head[:8] == opcode):
                     selected = Signal(16, name=f"count_{opcode.name.lower()}")
                     with m.Switch(step):
-                        for number, field in enumerate(counts):
+                        for number, field in enumerate(counts[opcode]):
                             place = head[field.offset : field.offset + 16]
                             with m.Case(number):
                                 m.d.comb += selected.eq(place)

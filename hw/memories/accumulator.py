@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -11,6 +11,10 @@ from hw.config import Config
 
 WRITE_LATENCY = 3
 """Cycles from a sum entering a column to the end of its write; a read granted behind it sees it."""
+TOP_LATENCY = 4
+"""A row's maximum is written C + TOP_LATENCY cycles behind its sum at column 0."""
+LEAST = -(1 << 31)
+"""Maximum of a row without a valid column."""
 
 
 class AccumulatorColumn(Cell):
@@ -22,16 +26,22 @@ class AccumulatorColumn(Cell):
     The vector unit reads `read_address` in any cycle in which its bank takes no sum: data 3 cycles
     later.
 
+    On its way into the bank the new word meets the largest one of the columns at the left: a row's
+    maximum travels with its skew, a comparison a column.
+
     Attributes
     ----------
     sum : s(psum_bits)
     valid_i, accumulate_i, address_i : control of the sum
     valid_o, accumulate_o, address_o : the same one cycle later
     read_address, read_data : the vector unit's port
+    left_i, top_i : columns from this one on that count, and the maximum so far, 3 cycles behind the
+        sum
+    left_o, top_o : the same for the next column, one cycle later
     """
 
-    def __init__(self, *, psum_bits: int, banks: int, depth: int) -> None:
-        self.cell_name = f"tilewright_accumulator_p{psum_bits}_{banks}x{depth}"
+    def __init__(self, *, psum_bits: int, banks: int, depth: int, left_bits: int) -> None:
+        self.cell_name = f"tilewright_accumulator_p{psum_bits}_{banks}x{depth}_l{left_bits}"
         self.psum_bits, self.banks, self.depth = psum_bits, banks, depth
         address = (banks * depth - 1).bit_length()
         super().__init__(
@@ -45,6 +55,10 @@ class AccumulatorColumn(Cell):
                 "address_o": Out(address),
                 "read_address": In(address),
                 "read_data": Out(32),
+                "left_i": In(left_bits),
+                "left_o": Out(left_bits),
+                "top_i": In(signed(32)),
+                "top_o": Out(signed(32)),
             }
         )
 
@@ -74,6 +88,15 @@ class AccumulatorColumn(Cell):
         total = Signal(signed(32), reset_less=True)
         stored = Signal(32)
         m.d.sync += total.eq(Mux(accumulate[2], stored.as_signed(), 0) + sums[2])
+
+        counts = self.left_i != 0
+        left = Signal.like(self.left_i, reset_less=True)
+        top = Signal(signed(32), reset_less=True)
+        m.d.sync += [
+            left.eq(self.left_i - counts),
+            top.eq(Mux(counts & (total > self.top_i), total, self.top_i)),
+        ]
+        m.d.comb += [self.left_o.eq(left), self.top_o.eq(top)]
 
         read_select = Signal(range(self.banks), reset_less=True)
         read_select2 = Signal(range(self.banks), reset_less=True)
@@ -109,7 +132,10 @@ class AccumulatorColumn(Cell):
 
 
 class Accumulators(Cell):
-    """C accumulator columns.
+    """C accumulator columns, and the maximum of each row on its way in.
+
+    The maximum of a row whose last sums enter with `top` is written to the row table C +
+    TOP_LATENCY cycles behind the row's sum at column 0. The same row may come again 4 cycles later.
 
     Attributes
     ----------
@@ -118,15 +144,23 @@ class Accumulators(Cell):
     read_valid, read_ready, read_address : the vector unit's request; ready is low while a bank
         takes sums in any column
     read_data : C s32, three cycles after the grant
+    top, top_first, top_left, top_stat : with a sum at column 0: its row's maximum is kept, begins
+        anew, how many columns count, the row of the row table
+    top_read, top_read_data : row of the row table to read; what it holds, one cycle later
+    top_write, top_write_address, top_write_data : its new maximum
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.cell_name = "tilewright_accumulators"
         self.column = AccumulatorColumn(
-            psum_bits=config.psum_bits, banks=config.acc_banks, depth=config.acc_depth
+            psum_bits=config.psum_bits,
+            banks=config.acc_banks,
+            depth=config.acc_depth,
+            left_bits=config.columns.bit_length(),
         )
         address = (config.acc_words - 1).bit_length()
+        stat = (config.stat_rows - 1).bit_length()
         super().__init__(
             {
                 "sums": In(config.psum_bits * config.columns),
@@ -137,6 +171,15 @@ class Accumulators(Cell):
                 "read_ready": Out(1),
                 "read_address": In(address),
                 "read_data": Out(32 * config.columns),
+                "top": In(1),
+                "top_first": In(1),
+                "top_left": In(config.columns.bit_length()),
+                "top_stat": In(stat),
+                "top_read": Out(stat),
+                "top_read_data": In(signed(32)),
+                "top_write": Out(1),
+                "top_write_address": Out(stat),
+                "top_write_data": Out(signed(32)),
             }
         )
 
@@ -160,12 +203,20 @@ class Accumulators(Cell):
         m.d.comb += self.read_ready.eq(~taken.bit_select(self.read_address[low:], 1))
 
         valid, accumulate, address = self.valid, self.accumulate, self.address
+        count: Value = self.top_left
+        for stage in range(3):
+            later = Signal.like(self.top_left, name=f"top_left{stage + 1}", reset_less=True)
+            m.d.sync += later.eq(count)
+            count = later
+        top: Value = Const(LEAST, signed(32))
         data = []
         for index in range(config.columns):
             valid_o = Signal(name=f"valid_{index}")
             accumulate_o = Signal(name=f"accumulate_{index}")
             address_o = Signal(len(self.address), name=f"address_{index}")
             word = Signal(32, name=f"word_{index}")
+            left_o = Signal.like(self.top_left, name=f"left_{index}")
+            top_o = Signal(signed(32), name=f"top_{index}")
             place(
                 m,
                 f"column_{index}",
@@ -179,8 +230,35 @@ class Accumulators(Cell):
                 address_o=address_o,
                 read_address=self.read_address,
                 read_data=word,
+                left_i=count,
+                left_o=left_o,
+                top_i=top,
+                top_o=top_o,
             )
             valid, accumulate, address = valid_o, accumulate_o, address_o
+            count, top = left_o, top_o
             data.append(word)
         m.d.comb += self.read_data.eq(Cat(data))
+
+        # The maximum leaves the last column; the row's address is read a cycle ahead of it.
+        notes: list[Value] = [Cat(self.valid & self.top, self.top_first, self.top_stat)]
+        for stage in range(config.columns + TOP_LATENCY - 1):
+            note = Signal(len(notes[-1]), name=f"top_note{stage}")
+            m.d.sync += note.eq(notes[-1])
+            notes.append(note)
+        kept = Signal(signed(32), reset_less=True)
+        writes = Signal()
+        written = Signal.like(self.top_stat, reset_less=True)
+        before = Mux(notes[-1][1], LEAST, self.top_read_data)
+        m.d.sync += [
+            kept.eq(Mux(top > before, top, before)),
+            writes.eq(notes[-1][0]),
+            written.eq(notes[-1][2:]),
+        ]
+        m.d.comb += [
+            self.top_read.eq(notes[-2][2:]),
+            self.top_write.eq(writes),
+            self.top_write_address.eq(written),
+            self.top_write_data.eq(kept),
+        ]
         return m

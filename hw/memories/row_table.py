@@ -11,6 +11,7 @@ F1_BITS = 44
 F2_BITS = 48
 FACTOR_BITS = 17
 EXPONENT_BITS = 5
+TOP_BITS = 32
 SCALE_LATENCY = 4
 """Cycles from a scale row's address to its (m, e)."""
 LARGEST_E = 9
@@ -68,7 +69,8 @@ class RowTable(Cell):
     """Scale rows and statistics rows.
 
     Reads are sampled every cycle. Scale rows: three readers (feeder, vector, update), one writer;
-    f1: two readers (early, update), one writer; f2: one and one; factor and exponent: one and one.
+    f1: two readers (early, update), one writer; f2: one and one; factor and exponent: one and one;
+    top, the maximum a MATMUL keeps: two readers (early, top) and a writer of its own.
     Plain reads have a latency of 1, `early_*` of 1 too; written values are visible to reads of the
     next cycle but one.
 
@@ -76,9 +78,10 @@ class RowTable(Cell):
     ----------
     feeder_scale, vector_scale : address of a scale row; (m, e) SCALE_LATENCY later at *_m, *_e
     update_scale : address; `magnitude` 1 later
-    early_stat : address; `early_f1`, `early_factor`, `early_exponent` 1 later
+    early_stat : address; `early_f1`, `early_factor`, `early_exponent`, `early_top` 1 later
     update_stat : address; `f1`, `f2` 1 later
-    write_* : strobes, addresses and data
+    top_read : address; `top_read_data` 1 later
+    write_*, top_write* : strobes, addresses and data
     """
 
     def __init__(self, config: Config) -> None:
@@ -104,6 +107,12 @@ class RowTable(Cell):
                 "early_f1": Out(signed(F1_BITS)),
                 "early_factor": Out(FACTOR_BITS),
                 "early_exponent": Out(EXPONENT_BITS),
+                "early_top": Out(signed(TOP_BITS)),
+                "top_read": In(stat),
+                "top_read_data": Out(signed(TOP_BITS)),
+                "top_write": In(1),
+                "top_write_address": In(stat),
+                "top_write_data": In(signed(TOP_BITS)),
                 "update_stat": In(stat),
                 "f1": Out(signed(F1_BITS)),
                 "f2": Out(F2_BITS),
@@ -163,6 +172,13 @@ class RowTable(Cell):
         ):
             mem = memory(f"f1_{reader}", F1_BITS, config.stat_rows)
             write(mem, self.write_f1, self.write_stat_address, self.write_f1_data)
+            read(mem, address, data)
+        for reader, address, data in (
+            ("early", self.early_stat, self.early_top),
+            ("top", self.top_read, self.top_read_data),
+        ):
+            mem = memory(f"top_{reader}", TOP_BITS, config.stat_rows)
+            write(mem, self.top_write, self.top_write_address, self.top_write_data)
             read(mem, address, data)
         mem = memory("f2", F2_BITS, config.stat_rows)
         write(mem, self.write_f2, self.write_stat_address, self.write_f2_data)

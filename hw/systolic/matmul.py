@@ -1,6 +1,6 @@
 """The MATMUL unit: passes over tiles, from scratchpad rows to accumulator words."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
@@ -31,7 +31,7 @@ class MatmulUnit(Cell):
     done : pulse, the command's last word is written and visible
     feeder_read_*, loader_read_* : scratchpad readers (the feeder is never refused)
     scale_address, scale_m, scale_e : row table, (m, e) SCALE_LATENCY behind the address
-    sums, sum_valid, sum_accumulate, sum_address : to the accumulators
+    sums, sum_* : to the accumulators
     busy, stall_weights, stall_hazard, draining : what the unit does in this cycle
     """
 
@@ -63,6 +63,10 @@ class MatmulUnit(Cell):
                 "sum_valid": Out(1),
                 "sum_accumulate": Out(1),
                 "sum_address": Out((config.acc_words - 1).bit_length()),
+                "sum_top": Out(1),
+                "sum_top_first": Out(1),
+                "sum_top_left": Out(config.columns.bit_length()),
+                "sum_top_stat": Out((config.stat_rows - 1).bit_length()),
                 "busy": Out(1),
                 "stall_weights": Out(1),
                 "stall_hazard": Out(1),
@@ -103,6 +107,7 @@ class MatmulUnit(Cell):
         sub = Signal(sub_bits)
         panel_address = Signal(16, reset_less=True)
         acc_tile = Signal(16, reset_less=True)
+        column = Signal(17, reset_less=True)  # the tile's first
         tile_ready = Signal()
         ready = Signal()
         hazard = Signal()
@@ -141,9 +146,12 @@ class MatmulUnit(Cell):
                     with m.Else():
                         m.d.sync += sub.eq(sub + 1)
                 with m.If(walk.n_reset):
-                    m.d.sync += acc_tile.eq(command.acc_addr)
+                    m.d.sync += [acc_tile.eq(command.acc_addr), column.eq(0)]
                 with m.Elif(walk.n_step):
-                    m.d.sync += acc_tile.eq(acc_tile + command.acc_stride)
+                    m.d.sync += [
+                        acc_tile.eq(acc_tile + command.acc_stride),
+                        column.eq(column + config.columns),
+                    ]
 
         def start(source: data.View) -> list:
             return [
@@ -154,6 +162,7 @@ class MatmulUnit(Cell):
                 sub.eq(0),
                 panel_address.eq(source.x_addr),
                 acc_tile.eq(source.acc_addr),
+                column.eq(0),
             ]
 
         with m.If(~active | finish):
@@ -227,11 +236,38 @@ class MatmulUnit(Cell):
         )
 
         # Control of a row's sums, from its issue to column 0 of the accumulators.
-        control_shape = data.StructLayout({"accumulate": 1, "address": len(self.sum_address)})
+        control_shape = data.StructLayout(
+            {
+                "accumulate": 1,
+                "address": len(self.sum_address),
+                "top": 1,
+                "top_first": 1,
+                "top_stat": len(self.sum_top_stat),
+            }
+        )
         control = Signal(control_shape)
         m.d.comb += [
             control.accumulate.eq(command.accumulate | (walk.k != 0)),
             control.address.eq(acc_tile + row),
+            control.top.eq(command.row_max & (walk.k + 1 == command.kt)),
+            control.top_first.eq(walk.n == 0),
+            control.top_stat.eq(command.stat + row),
+        ]
+        # Columns of this tile that count in the row's maximum, in two steps.
+        causal_limit = command.row0 + row + 1
+        limit = Signal(17, reset_less=True)
+        tile_column = Signal(17, reset_less=True)
+        top_left = Signal.like(self.sum_top_left, reset_less=True)
+        beyond = Signal(signed(18))
+        m.d.comb += beyond.eq(limit - tile_column)
+        m.d.sync += [
+            limit.eq(
+                Mux(command.causal & (causal_limit < command.valid), causal_limit, command.valid)
+            ),
+            tile_column.eq(column),
+            top_left.eq(
+                Mux(beyond < 0, 0, Mux(beyond > config.columns, config.columns, beyond[:17]))
+            ),
         ]
         # A word may come again WRITE_LATENCY + 1 cycles later at the earliest. That concerns short
         # passes, tiles that overlap, and commands whose tiles lie across each other.
@@ -245,6 +281,8 @@ class MatmulUnit(Cell):
             clashes.append(valid_later & (address_later == control.address))
         m.d.comb += hazard.eq(control.accumulate & Cat(clashes).any())
         delay = ISSUE_TO_ARRAY + array_latency(config.rows)
+        left_line = Signal(len(top_left) * (delay - 2), reset_less=True)
+        m.d.sync += left_line.eq(Cat(top_left, left_line)[: len(left_line)])
         size = control_shape.size
         line = Signal(size * delay, reset_less=True)
         valid_line = Signal(delay)
@@ -257,6 +295,10 @@ class MatmulUnit(Cell):
             self.sum_valid.eq(valid_line[-1]),
             self.sum_accumulate.eq(at_column0.accumulate),
             self.sum_address.eq(at_column0.address),
+            self.sum_top.eq(at_column0.top),
+            self.sum_top_first.eq(at_column0.top_first),
+            self.sum_top_stat.eq(at_column0.top_stat),
+            self.sum_top_left.eq(left_line[-len(top_left) :]),
         ]
         # The command is done when its last row has passed the last column and is written.
         done_line = Signal(delay + config.columns + WRITE_LATENCY)

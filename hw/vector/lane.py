@@ -103,7 +103,7 @@ class Lane(Cell):
                 "take_bias_high": In(1),
                 "take_channel": In(1),
                 "source": In(1),
-                "pre": In(2),
+                "pre": In(3),
                 "mul": In(2),
                 "bias": In(1),
                 "function": In(3),
@@ -167,7 +167,7 @@ class Lane(Cell):
         with m.Switch(self.pre):
             with m.Case(Pre.ROW_SCALE):
                 m.d.comb += a.eq((product3 + 64) >> 7)
-            with m.Case(Pre.MAX_MINUS):
+            with m.Case(Pre.MAX_MINUS, Pre.TOP_MINUS):
                 m.d.comb += a.eq(self.f1 - v3)
             with m.Case(Pre.CENTER):
                 m.d.comb += a.eq(product3 - self.f1)

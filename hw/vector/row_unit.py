@@ -1,47 +1,31 @@
-"""The row unit: one value a row, bit by bit (division, rsqrt), and scale rows in and out."""
+"""The row unit: what is computed once a row (division, rsqrt), and scale rows in and out."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
+from hw.cells import Cell, place
 from hw.commands import Opcode, RowOp
 from hw.config import Config
 from hw.layouts import command_layout
 from hw.manifest import SP_READ_LATENCY
 from hw.memories.row_table import EXPONENT_BITS, F1_BITS, F2_BITS, FACTOR_BITS
-from hw.tables import RSQRT, RSQRT_FIRST, RSQRT_LG
-
-DEN_BITS = 20
-V_BITS = 60
-N_BITS = 13
-S1_BITS = 29
-
-
-def bit_length(m: Module, value: Value, name: str) -> Signal:
-    """Position of the highest one, plus one; 0 for 0."""
-    result = Signal(range(len(value) + 1), name=name)
-    for index in range(len(value)):
-        with m.If(value[index]):
-            m.d.comb += result.eq(index + 1)
-    return result
+from hw.vector.row_engine import EPS_BITS, N_BITS, RowEngine
 
 
 class RowUnit(Cell):
-    """DIVIDE, RSQRT, GET and PUT, one row after the other.
+    """DIVIDE, RSQRT, GET and PUT.
 
-    DIVIDE: `n = bitlen(den)`, `R = floor(2^(n+15) / den)` by restoring division of the normalised
-    denominator, 17 quotient bits, 22 cycles a row. RSQRT: `V = max(N·S2 − S1² + eps, 1)` by shift
-    and add, then `p = V·2^(16−2k)` by shifts of two, then the table; at most 80 cycles a row.
-    GET and PUT move a scale row a cycle.
+    Rows of DIVIDE and RSQRT go to `config.row_engines` engines in turn, at most one every other
+    cycle, and come back in order. GET and PUT move a scale row a cycle.
 
     Attributes
     ----------
     command, start : resolved ROW command; start is a pulse while not active
     active : high until the command's last write is visible
-    stat_address, scale_address : rows of the row table; f1, f2, magnitude one cycle later
-    write_factor, factor, exponent : result for stat_address
+    stat_address : row of the row table to read; f1, f2 one cycle later
+    write_factor, write_stat_address, factor, exponent : result of a row
+    scale_address : scale row; magnitude one cycle later
     write_scale, write_magnitude : scale row for scale_address
     read_valid, read_ready, read_address, read_data : scratchpad reader
     write_valid, write_address, write_data : scratchpad writer, never refused
@@ -50,16 +34,19 @@ class RowUnit(Cell):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.cell_name = "tilewright_row_unit"
+        self.engine = RowEngine()
         address = (config.sp_words - 1).bit_length()
+        stat = (config.stat_rows - 1).bit_length()
         super().__init__(
             {
                 "command": In(command_layout(Opcode.ROW).size),
                 "start": In(1),
                 "active": Out(1),
-                "stat_address": Out((config.stat_rows - 1).bit_length()),
+                "stat_address": Out(stat),
                 "f1": In(F1_BITS),
                 "f2": In(F2_BITS),
                 "write_factor": Out(1),
+                "write_stat_address": Out(stat),
                 "factor": Out(FACTOR_BITS),
                 "exponent": Out(EXPONENT_BITS),
                 "scale_address": Out((config.scale_rows - 1).bit_length()),
@@ -76,6 +63,9 @@ class RowUnit(Cell):
             }
         )
 
+    def cells(self) -> list[Cell]:
+        return [self.engine]
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         panel = self.config.panel
@@ -86,7 +76,7 @@ class RowUnit(Cell):
         word_address = Signal(16, reset_less=True)
         word = Signal(8 * self.config.word_bytes, reset_less=True)
         lane = Signal(range(panel))
-        count = Signal(6)
+        count = Signal(2)
         last_row = row + 1 == command.m
         m.d.comb += [
             self.stat_address.eq(command.stat + row),
@@ -97,42 +87,50 @@ class RowUnit(Cell):
             self.write_magnitude.eq(word[:16]),
         ]
 
-        # Shared by DIVIDE and RSQRT.
-        value = Signal(V_BITS, reset_less=True)
-        addend = Signal(V_BITS, reset_less=True)
-        bits = Signal(S1_BITS, reset_less=True)  # multiplier, lowest bit first
-        factor = Signal(FACTOR_BITS, reset_less=True)
-        exponent = Signal(EXPONENT_BITS, reset_less=True)
-        m.d.comb += [self.factor.eq(factor), self.exponent.eq(exponent)]
-
-        # DIVIDE: remainder and normalised denominator.
-        den = value[:DEN_BITS]
-        den_length = bit_length(m, den, "den_length")
-        denominator = Signal(DEN_BITS, reset_less=True)
-        remainder = Signal(DEN_BITS + 1, reset_less=True)
-        difference = Signal(DEN_BITS + 2)
-        m.d.comb += difference.eq(remainder - denominator)
-        fits = ~difference[-1]
-
-        # RSQRT: table on p = value's top 18 bits once a one stands in its top two.
-        s1 = Mux(command.rms, 0, self.f1.as_signed())
-        magnitude1 = Signal(F1_BITS + 1, reset_less=True)  # f1 stands from BEGIN on
-        m.d.sync += magnitude1.eq(Mux(s1 < 0, -s1, s1))
-        top = value[V_BITS - 4 - 18 : V_BITS - 4]
-        words = [
-            (here & 0x1FFFF) | ((there - here) & 0x7FF) << 17
-            for here, there in zip(RSQRT[:-1].tolist(), RSQRT[1:].tolist(), strict=True)
-        ]
-        m.submodules.rom = rom = Memory(shape=28, depth=len(words), init=words)
-        port = rom.read_port()
+        # Engines, one after the other: `give` names the one for the next row, `fetch` the one whose
+        # result is the next.
+        engines = self.config.row_engines
+        give, fetch = Signal(range(max(2, engines))), Signal(range(max(2, engines)))
+        given_all = Signal()
+        there = Signal()  # f1 and f2 of `row`
+        written = Signal(16)
+        working = Signal()
+        idle, done = Signal(engines), Signal(engines)
+        starts, takes = Signal(engines), Signal(engines)
+        factors = Signal(FACTOR_BITS * engines)
+        exponents = Signal(EXPONENT_BITS * engines)
+        issue, result = Signal(), Signal()
         m.d.comb += [
-            port.en.eq(1),
-            port.addr.eq(top[RSQRT_LG:] - RSQRT_FIRST),
+            issue.eq(working & there & ~given_all & idle.bit_select(give, 1)),
+            result.eq(working & done.bit_select(fetch, 1)),
+            starts.eq(issue << give),
+            takes.eq(result << fetch),
+            self.factor.eq(factors.word_select(fetch, FACTOR_BITS)),
+            self.exponent.eq(exponents.word_select(fetch, EXPONENT_BITS)),
+            self.write_factor.eq(result),
+            self.write_stat_address.eq(command.stat + written),
         ]
-        table_value = port.data[:17]
-        table_slope = port.data[17:].as_signed()
-        low = Signal(RSQRT_LG, reset_less=True)
-        product = Signal(22, reset_less=True)
+        for index in range(engines):
+            place(
+                m,
+                f"engine_{index}",
+                self.engine,
+                start=starts[index],
+                rsqrt=command.op == RowOp.RSQRT,
+                n=command.n[:N_BITS],
+                eps=command.eps[:EPS_BITS],
+                rms=command.rms,
+                f1=self.f1,
+                f2=self.f2,
+                idle=idle[index],
+                done=done[index],
+                take=takes[index],
+                factor=factors.word_select(index, FACTOR_BITS),
+                exponent=exponents.word_select(index, EXPONENT_BITS),
+            )
+
+        def turn(pointer: Signal) -> None:
+            m.d.sync += pointer.eq(Mux(pointer == engines - 1, 0, pointer + 1))
 
         # States READ and STORE in registers of their own: other units' grants wait for them.
         reading, storing = Signal(), Signal()
@@ -140,19 +138,17 @@ class RowUnit(Cell):
         with m.FSM(name="row_fsm") as fsm:
             m.d.comb += self.active.eq(~fsm.ongoing("IDLE"))
 
-            def next_row(here: str) -> None:
-                m.d.sync += row.eq(row + 1)
-                with m.If(last_row):
-                    m.next = "SETTLE"
-                with m.Else():
-                    m.next = here
-
             with m.State("IDLE"):
                 m.d.sync += [
                     command.eq(incoming),
                     row.eq(0),
+                    written.eq(0),
                     lane.eq(0),
                     count.eq(0),
+                    give.eq(0),
+                    fetch.eq(0),
+                    given_all.eq(0),
+                    there.eq(0),
                     word_address.eq(incoming.sp_addr),
                 ]
                 with m.If(self.start):
@@ -164,81 +160,20 @@ class RowUnit(Cell):
                     with m.Elif(incoming.op == RowOp.PUT):
                         m.next = "PUT"
                     with m.Else():
-                        m.next = "STATISTICS"
+                        m.next = "ENGINES"
 
             # DIVIDE and RSQRT.
-            with m.State("STATISTICS"):
-                m.d.sync += count.eq(0)
-                m.next = "BEGIN"
-            with m.State("BEGIN"):
-                with m.If(command.op == RowOp.DIVIDE):
-                    m.d.sync += [value.eq(self.f2), factor.eq(0)]
-                    m.next = "LENGTH"
-                with m.Else():
-                    m.d.sync += [
-                        value.eq(command.eps[:40]),
-                        addend.eq(self.f2),
-                        bits.eq(command.n[:N_BITS]),
-                    ]
-                    m.next = "SCALE"
-            with m.State("LENGTH"):
-                m.d.sync += exponent.eq(den_length)
-                m.next = "ALIGN"
-                with m.If(den == 0):
-                    m.next = "WRITE"
-            with m.State("ALIGN"):
-                m.d.sync += [
-                    denominator.eq(den << (DEN_BITS - exponent).as_unsigned()[:5]),
-                    remainder.eq(1 << (DEN_BITS - 1)),
-                ]
-                m.next = "DIVIDE"
-            with m.State("DIVIDE"):
-                m.d.sync += [
-                    factor.eq(Cat(fits, factor)),
-                    remainder.eq(Mux(fits, difference, remainder) << 1),
-                    count.eq(count + 1),
-                ]
-                with m.If(count == FACTOR_BITS - 1):
-                    m.next = "WRITE"
-            with m.State("SCALE"):
-                with m.If(bits[0]):
-                    m.d.sync += value.eq(value + addend)
-                m.d.sync += [addend.eq(addend << 1), bits.eq(bits >> 1)]
-                with m.If(bits[1:] == 0):
-                    m.d.sync += [addend.eq(magnitude1), bits.eq(magnitude1)]
-                    m.next = "SQUARE"
-            with m.State("SQUARE"):
-                with m.If(bits[0]):
-                    m.d.sync += value.eq(value - addend)
-                m.d.sync += [addend.eq(addend << 1), bits.eq(bits >> 1)]
-                with m.If(bits[1:] == 0):
-                    m.next = "CLAMP"
-            with m.State("CLAMP"):
-                # V below 2^56 stands in bits 55 … 0; k counts down from 27 while shifts of two
-                # bring its leading one into bits 55, 54.
-                m.d.sync += exponent.eq(27)
-                with m.If(value[-1] | (value == 0)):
-                    m.d.sync += value.eq(1)
-                m.next = "NORMALISE"
-            with m.State("NORMALISE"):
-                with m.If(value[V_BITS - 6 : V_BITS - 4].any()):
-                    m.d.sync += low.eq(top[:RSQRT_LG])
-                    m.next = "INTERPOLATE"
-                with m.Elif(~value[V_BITS - 14 : V_BITS - 4].any()):
-                    m.d.sync += [value.eq(value << 8), exponent.eq(exponent - 4)]
-                with m.Else():
-                    m.d.sync += [value.eq(value << 2), exponent.eq(exponent - 1)]
-            with m.State("INTERPOLATE"):
-                m.d.sync += product.eq(table_slope * low)
-                m.next = "ADD"
-            with m.State("ADD"):
-                m.d.sync += factor.eq(
-                    table_value + ((product.as_signed() + (1 << (RSQRT_LG - 1))) >> RSQRT_LG)
-                )
-                m.next = "WRITE"
-            with m.State("WRITE"):
-                m.d.comb += self.write_factor.eq(1)
-                next_row("STATISTICS")
+            with m.State("ENGINES"):
+                m.d.comb += working.eq(1)
+                m.d.sync += there.eq(~issue)
+                with m.If(issue):
+                    turn(give)
+                    m.d.sync += [row.eq(row + 1), given_all.eq(last_row)]
+                with m.If(result):
+                    turn(fetch)
+                    m.d.sync += written.eq(written + 1)
+                    with m.If(written + 1 == command.m):
+                        m.next = "SETTLE"
 
             # GET: a word, then its elements one by one.
             with m.State("READ"):
@@ -253,9 +188,10 @@ class RowUnit(Cell):
                     m.next = "GET"
             with m.State("GET"):
                 m.d.comb += self.write_scale.eq(1)
-                m.d.sync += [word.eq(word >> 16), lane.eq(lane + 1)]
-                next_row("GET")
-                with m.If(~last_row & (lane == panel - 1)):
+                m.d.sync += [word.eq(word >> 16), lane.eq(lane + 1), row.eq(row + 1)]
+                with m.If(last_row):
+                    m.next = "SETTLE"
+                with m.Elif(lane == panel - 1):
                     m.d.sync += reading.eq(1)
                     m.next = "READ"
 
@@ -280,7 +216,6 @@ class RowUnit(Cell):
 
             # Until the last write is visible.
             with m.State("SETTLE"):
-                m.d.sync += count.eq(0)
                 m.next = "SETTLE2"
             with m.State("SETTLE2"):
                 m.next = "IDLE"

@@ -10,7 +10,14 @@ from hw.commands import Out as OutFormat
 from hw.config import Config
 from hw.layouts import command_layout
 from hw.manifest import SP_READ_LATENCY
-from hw.memories.row_table import EXPONENT_BITS, F1_BITS, F2_BITS, FACTOR_BITS, SCALE_LATENCY
+from hw.memories.row_table import (
+    EXPONENT_BITS,
+    F1_BITS,
+    F2_BITS,
+    FACTOR_BITS,
+    SCALE_LATENCY,
+    TOP_BITS,
+)
 from hw.tables import INVERSE_MANTISSA
 from hw.vector import lane as stages
 from hw.vector.lane import LANE_LATENCY, Lane
@@ -79,6 +86,7 @@ class VectorUnit(Cell):
                 "early_f1": In(signed(F1_BITS)),
                 "early_factor": In(FACTOR_BITS),
                 "early_exponent": In(EXPONENT_BITS),
+                "early_top": In(signed(TOP_BITS)),
                 "update_scale": Out(self.scale_bits),
                 "update_stat": Out(self.stat_bits),
                 "f1": In(signed(F1_BITS)),
@@ -310,8 +318,10 @@ class VectorUnit(Cell):
         m.d.comb += self.scale_address.eq(command.scale_in + item.row)
         stat_row = (command.stat + item.row)[: self.stat_bits]
         m.d.comb += self.early_stat.eq(
-            delayed("early_stat", stat_row, TO_LANE + stages.STAGE_F1 - 1)
+            delayed("early_stat", stat_row, TO_LANE + stages.STAGE_F1 - 2)
         )
+        f1 = Signal(signed(F1_BITS), reset_less=True)
+        m.d.sync += f1.eq(Mux(command.pre == Pre.TOP_MINUS, self.early_top, self.early_f1))
         pre_multiplier = Signal(16, reset_less=True)
         with m.Switch(self.scale_m):
             for mantissa, value in INVERSE_MANTISSA.items():
@@ -321,10 +331,8 @@ class VectorUnit(Cell):
             m.d.sync += pre_multiplier.eq(command.imm)
         assert SCALE_LATENCY + 1 == TO_LANE + stages.STAGE_PRE
         scale_e = delayed("scale_e", self.scale_e, TO_LANE + stages.STAGE_SHIFT - SCALE_LATENCY - 1)
-        factor = delayed("factor", self.early_factor, stages.STAGE_MULTIPLIER - stages.STAGE_F1)
-        exponent = delayed(
-            "exponent", self.early_exponent, stages.STAGE_SHIFT - stages.STAGE_F1 - 1
-        )
+        factor = delayed("factor", self.early_factor, stages.STAGE_MULTIPLIER - stages.STAGE_F1 + 1)
+        exponent = delayed("exponent", self.early_exponent, stages.STAGE_SHIFT - stages.STAGE_F1)
         row_shift = Signal(6, reset_less=True)
         with m.Switch(command.mul):
             with m.Case(Mul.CHANNEL):
@@ -436,7 +444,7 @@ class VectorUnit(Cell):
                 more=more,
                 operand=operands.word_select(index, 16),
                 pre_multiplier=pre_multiplier,
-                f1=self.early_f1,
+                f1=f1,
                 row_multiplier=row_multiplier,
                 row_shift=row_shift,
                 **take,
@@ -541,7 +549,7 @@ class VectorUnit(Cell):
             self.write_f2.eq(stat["write_f2"]),
             self.write_factor.eq(unit["write_factor"]),
             self.write_stat_address.eq(
-                Mux(row_mode, unit["stat_address"], stat["write_stat_address"])
+                Mux(row_mode, unit["write_stat_address"], stat["write_stat_address"])
             ),
             self.write_f1_data.eq(stat["write_f1_data"]),
             self.write_f2_data.eq(stat["write_f2_data"]),

@@ -7,7 +7,7 @@ import numpy as np
 from hw.commands import GROUP_ROWS, WeightFormat, XMode
 from sim import golden
 from sim.golden.products import K_MAX
-from sim.iss.state import State
+from sim.iss.state import TOP_LOWEST, State
 
 
 def _activations(state: State, f: dict[str, int], k: int) -> np.ndarray:
@@ -57,8 +57,17 @@ def _expanded(state: State, f: dict[str, int], k: int, panels: int) -> np.ndarra
     return w4 * np.repeat(g, GROUP_ROWS, axis=0)[:k].astype(np.int8) << unused >> unused
 
 
+def _row_maximum(state: State, f: dict[str, int], sums: np.ndarray) -> None:
+    """Keep each row's maximum over the valid columns of the finished sums [m, N]."""
+    valid = golden.valid_columns(
+        *sums.shape, length=f["valid"], causal=bool(f["causal"]), row0=f["row0"]
+    )
+    where = state.stat_rows(f["stat"], len(sums))
+    state.top[where] = np.where(valid, sums, TOP_LOWEST).max(axis=1)
+
+
 def matmul(state: State, f: dict[str, int]) -> None:
-    """acc[nt][i] (+)= x · w, modulo 2^32."""
+    """acc[nt][i] (+)= x · w, modulo 2^32; with `row_max` the rows' maxima."""
     config = state.config
     m, k, n = f["m"], f["kt"] * config.rows, f["nt"] * config.columns
     if not (m and k and n):
@@ -72,3 +81,5 @@ def matmul(state: State, f: dict[str, int]) -> None:
     if f["accumulate"]:
         tiles = tiles + state.acc[place]
     state.acc[place] = tiles
+    if f["row_max"]:
+        _row_maximum(state, f, state.acc[place].transpose(1, 0, 2).reshape(m, n))

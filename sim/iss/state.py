@@ -15,6 +15,7 @@ Index = npt.NDArray[np.int64]
 
 F1_BITS, F2_BITS = 44, 48
 F1_LOWEST = -(1 << F1_BITS - 1)
+TOP_LOWEST = -(1 << 31)
 DENOMINATOR_BITS = 20
 MAGNITUDE_MAX = 32768
 
@@ -73,7 +74,7 @@ class State:
         same bytes.
     acc : int32 [acc_words, C]
     scale : uint16 [scale_rows]
-    f1, f2, factor, exponent : int64 [stat_rows]
+    f1, f2, factor, exponent, top : int64 [stat_rows]
     base, limit : list of int, [8]
     scalars : list of int, [16]
     tokens : list of int, [16]
@@ -92,6 +93,7 @@ class State:
         self.f2 = np.zeros(config.stat_rows, dtype=np.int64)
         self.factor = np.zeros(config.stat_rows, dtype=np.int64)
         self.exponent = np.zeros(config.stat_rows, dtype=np.int64)
+        self.top = np.zeros(config.stat_rows, dtype=np.int64)
         self.base = [0] * REGIONS
         self.limit = [0] * REGIONS
         self.scalars = [0] * SCALARS

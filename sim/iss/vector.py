@@ -119,7 +119,7 @@ class _Vector:
         f, state = self.f, self.state
         pre, mul = f["pre"], f["mul"]
         rows = None
-        if pre in (Pre.MAX_MINUS, Pre.CENTER) or mul == Mul.ROW:
+        if pre in (Pre.MAX_MINUS, Pre.TOP_MINUS, Pre.CENTER) or mul == Mul.ROW:
             rows = state.stat_rows(f["stat"], self.m)
         a = v
         exponent: Int64 | int = 8
@@ -127,6 +127,8 @@ class _Vector:
             mantissa, e = golden.row_scale(state.magnitudes("scale_in", f["scale_in"], self.m))
             a = golden.rsh(_wrap(v, 32) * _INVERSE[mantissa][:, None], 7)
             exponent = e.astype(np.int64)[:, None]
+        elif pre == Pre.TOP_MINUS:
+            a = state.top[rows][:, None] - v
         elif pre == Pre.MAX_MINUS:
             a = state.f1[rows][:, None] - v
         elif pre == Pre.CENTER:

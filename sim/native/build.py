@@ -18,7 +18,7 @@ LIBRARY = "simulator.so"
 
 TOP = "tilewright"
 
-SOURCES = ("harness.cpp", "axi_memory.h", "axi_lite.h", "memory.h", "ports.h")
+SOURCES = ("harness.cpp", "axi_memory.h", "axi_lite.h", "memory.h", "ports.h", "spans.h")
 _HERE = Path(__file__).parent
 
 _VERILATE = (
@@ -75,7 +75,7 @@ def native_flags() -> tuple[tuple[str, ...], str]:
     return (flag,), "\n".join(meaning)
 
 
-def build_key(verilog: str, *, trace: bool = False, labels: str = "") -> str:
+def build_key(verilog: str, *, trace: bool = False, labels: str = "", probes: str = "") -> str:
     """Name of a build: SHA-256 of Verilog, harness, flags, tools and processor, as 32 digits."""
     digest = hashlib.sha256()
 
@@ -85,6 +85,7 @@ def build_key(verilog: str, *, trace: bool = False, labels: str = "") -> str:
 
     add("verilog", verilog.encode())
     add("labels", labels.encode())
+    add("probes", probes.encode())
     for source in SOURCES:
         add(source, (_HERE / source).read_bytes())
     flags = [*_VERILATE, *(_TRACE if trace else ()), *_COMPILE, *_LINK, str(_OPTIMISE)]
@@ -100,6 +101,7 @@ def build(
     *,
     trace: bool = False,
     labels: str = "",
+    probes: str = "",
     progress: Callable[[str], None] | None = None,
     timeout: float = 3600,
 ) -> Path:
@@ -115,6 +117,9 @@ def build(
         Able to write waveforms; slower to build and to run.
     labels : str
         SystemVerilog bound to the top that names states in waveforms (`sim.native.labels`).
+    probes : str
+        SystemVerilog bound to the top that shows what spans are recorded from
+        (`sim.native.probes`); none are without it.
     progress : callable, optional
         Told what is being done, one line at a time.
     timeout : float
@@ -134,7 +139,9 @@ def build(
     objects = folder / "objects"
     objects.mkdir()
     (folder / f"{TOP}.v").write_text(verilog, encoding="utf-8")
-    (folder / "labels.sv").write_text(labels, encoding="utf-8")
+    bound = {"labels.sv": labels, "probes.sv": probes}
+    for name, text in bound.items():
+        (folder / name).write_text(text, encoding="utf-8")
     for source in SOURCES:
         shutil.copy(_HERE / source, objects / source)
     compile_flags = [*_COMPILE, *native_flags()[0]]
@@ -142,13 +149,15 @@ def build(
     if trace:
         compile_flags.append("-DTILEWRIGHT_TRACE")
         link_flags += ["-llz4", "-lz"]
+    if probes:
+        compile_flags.append("-DTILEWRIGHT_SPANS")
     env = toolchain.build_env()
 
     tell(f"Verilator reads {len(verilog) // 1024} KiB of Verilog")
     command: list[str | Path] = [toolchain.verilator(), *_VERILATE, *(_TRACE if trace else ())]
     command += ["-CFLAGS", " ".join(compile_flags), "-LDFLAGS", " ".join(link_flags)]
     command += ["--exe", "-o", LIBRARY, "--Mdir", "objects", f"{TOP}.v", "harness.cpp"]
-    command += ["labels.sv"] if labels else []
+    command += [name for name, text in bound.items() if text]
     toolchain.run(command, cwd=folder, env=env, timeout=timeout)
 
     files = len(list(objects.glob("*.cpp")))
@@ -166,5 +175,6 @@ def build(
     os.replace(objects / LIBRARY, library)
     shutil.rmtree(objects)
     (folder / f"{TOP}.v").unlink()
-    (folder / "labels.sv").unlink()
+    for name in bound:
+        (folder / name).unlink()
     return library

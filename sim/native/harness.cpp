@@ -8,14 +8,19 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "Vtilewright.h"
 #include "axi_lite.h"
 #include "axi_memory.h"
 #include "memory.h"
+#include "spans.h"
 #include "verilated.h"
 #ifdef TILEWRIGHT_TRACE
 #include "verilated_fst_c.h"
+#endif
+#ifdef TILEWRIGHT_SPANS
+#include "Vtilewright___024root.h"
 #endif
 
 // Verilator ends the process when a model fails; a library must not.
@@ -106,6 +111,9 @@ class Simulation {
 #endif
     }
 
+    // Of the run under way or the last one; none in a simulator built without them.
+    const std::vector<Span>& spans() { return recorder_.collect(); }
+
     Memory& memory() { return memory_; }
     AxiMemory<Vtilewright>& axi() { return axi_; }
     uint64_t cycle() const { return cycle_; }
@@ -125,6 +133,9 @@ class Simulation {
         axi_.drive(cycle_);
         lite_.drive();
         half(0);
+#ifdef TILEWRIGHT_SPANS
+        recorder_.sample(*top_.rootp);
+#endif
         axi_.sample();
         lite_.sample([this](const std::string& text) { axi_.report(text); });
         half(1);
@@ -162,6 +173,7 @@ class Simulation {
     Memory memory_;
     AxiMemory<Vtilewright> axi_;
     AxiLite<Vtilewright> lite_;
+    SpanRecorder recorder_{size_of<decltype(Vtilewright::m_axi_rdata)>};
     uint64_t cycle_ = 0;
 #ifdef TILEWRIGHT_TRACE
     std::unique_ptr<VerilatedFstC> fst_;
@@ -173,6 +185,7 @@ class Simulation {
 
 using tilewright::Options;
 using tilewright::Simulation;
+using tilewright::Span;
 using tilewright::Statistics;
 using tilewright::Status;
 
@@ -275,3 +288,10 @@ EXPORT int tw_trace(Simulation* simulation, const char* path, uint64_t from, uin
 }
 
 EXPORT void tw_end_trace(Simulation* simulation) { simulation->end_trace(); }
+
+// Valid until the next call; `count` becomes their number.
+EXPORT const Span* tw_spans(Simulation* simulation, uint64_t* count) {
+    const std::vector<Span>& spans = simulation->spans();
+    *count = spans.size();
+    return spans.data();
+}

@@ -21,7 +21,7 @@ class Run(enum.IntEnum):
     FAULT_RESETTING = 12
 
 
-def _slice(net: str, opcode: Opcode, name: str) -> str:
+def field_slice(net: str, opcode: Opcode, name: str) -> str:
     """Bits of a field in the resolved command of a unit, where fields follow each other."""
     place = 0
     for field in LAYOUTS[opcode].values():
@@ -37,11 +37,16 @@ _LABELS: tuple[tuple[str, type[enum.IntEnum], int, str], ...] = (
     ("fault", Fault, 4, "registers_fault_code"),
     ("fault_unit", Unit, 3, "registers_fault_unit"),
     ("decoded_opcode", Opcode, 8, "decoder_raw[7:0]"),
-    ("matmul_mode", XMode, 3, _slice("dispatch_matmul_command", Opcode.MATMUL, "mode")),
-    ("vector_function", Function, 3, _slice("dispatch_vector_command", Opcode.VECTOR, "function")),
-    ("vector_post", Post, 2, _slice("dispatch_vector_command", Opcode.VECTOR, "post")),
-    ("vector_out", Out, 3, _slice("dispatch_vector_command", Opcode.VECTOR, "out")),
-    ("row_op", RowOp, 2, _slice("dispatch_vector_command", Opcode.ROW, "op")),
+    ("matmul_mode", XMode, 3, field_slice("dispatch_matmul_command", Opcode.MATMUL, "mode")),
+    (
+        "vector_function",
+        Function,
+        3,
+        field_slice("dispatch_vector_command", Opcode.VECTOR, "function"),
+    ),
+    ("vector_post", Post, 2, field_slice("dispatch_vector_command", Opcode.VECTOR, "post")),
+    ("vector_out", Out, 3, field_slice("dispatch_vector_command", Opcode.VECTOR, "out")),
+    ("row_op", RowOp, 2, field_slice("dispatch_vector_command", Opcode.ROW, "op")),
 )
 
 

@@ -10,6 +10,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from hw.commands import Unit
+from sim.trace import Span
+
 CHANNELS = ("AR", "R", "AW", "W", "B")
 SLVERR = 2
 DECERR = 3
@@ -125,6 +128,13 @@ class _Statistics(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in Statistics.__dataclass_fields__]
 
 
+class _Span(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in ("index", "unit", "start", "end", "busy", "first_busy", "last_busy")
+    ]
+
+
 def _channel(name: str) -> int:
     if name not in CHANNELS:
         raise ValueError(f"channel {name!r}: one of {', '.join(CHANNELS)} is needed")
@@ -176,6 +186,7 @@ _FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "tw_statistics": (None, [_HANDLE, ctypes.POINTER(_Statistics)]),
     "tw_trace": (_INT, [_HANDLE, _TEXT, _U64, _U64]),
     "tw_end_trace": (None, [_HANDLE]),
+    "tw_spans": (ctypes.POINTER(_Span), [_HANDLE, ctypes.POINTER(_U64)]),
 }
 
 
@@ -442,3 +453,31 @@ class NativeSimulator:
     def end_trace(self) -> None:
         """Close the waveform file."""
         self._library.tw_end_trace(self._live)
+
+    # ---- spans ----
+
+    def spans(self) -> tuple[Span, ...]:
+        """Commands of the last run that are through, in program order.
+
+        Empty where the library was built without probes.
+        """
+        count = ctypes.c_uint64()
+        raw = self._library.tw_spans(self._live, ctypes.byref(count))
+        found = (raw[number] for number in range(count.value))
+        return tuple(
+            sorted(
+                (
+                    Span(
+                        index=span.index,
+                        unit=Unit(span.unit),
+                        start=span.start,
+                        end=span.end,
+                        busy=span.busy,
+                        first_busy=span.first_busy,
+                        last_busy=span.last_busy,
+                    )
+                    for span in found
+                ),
+                key=lambda span: span.index,
+            )
+        )

@@ -1,4 +1,4 @@
-"""Testbench of the accumulators: one column, and all of them behind the array's skew.
+"""Testbench of the accumulators: one column, all of them behind the array's skew, rows' maxima.
 
 Parameters: `config`; `cycles`, how many.
 """
@@ -177,3 +177,73 @@ async def columns(dut: Any) -> None:
             )
             checked += 1
     assert checked > cycles / 10
+
+
+@cocotb.test
+async def maxima(dut: Any) -> None:
+    """The largest finished sum of each row's valid columns, over tiles, ties and extremes."""
+    bench = Bench(dut)
+    config, rng = bench.config, bench.rng
+    await bench.start()
+    width, rows = config.columns, config.stat_rows
+    table = [0] * rows
+    pending: dict[int, int] = {}
+
+    class _Table:
+        def before(self) -> None:
+            bench.set("top_read_data", self.read)
+
+        def after(self) -> None:
+            self.read = table[bench.get("top_read")] & 0xFFFFFFFF
+            if bench.get("top_write"):
+                address = bench.get("top_write_address")
+                table[address] = bench.signed("top_write_data")
+                pending[address] = bench.cycle
+
+        read = 0
+
+    bench.models.append(_Table())
+    half = 1 << config.psum_bits - 1
+    want = list(table)
+    for passes in range(bench.values["cycles"] // 100):
+        count = int(rng.choice([4, 5, 9]))
+        tiles = int(rng.integers(1, 4))
+        first_row = int(rng.integers(rows))
+        lefts = rng.integers(0, width + 1, (tiles, count))
+        lefts[rng.random(lefts.shape) < 0.3] = width
+        keeps = rng.random(tiles) < 0.8
+        keeps[0] = True
+        sums = rng.integers(-half, half, (tiles, count, width))
+        sums[rng.random(sums.shape) < 0.3] = half - 1
+        sums[rng.random(sums.shape) < 0.3] = -half
+        if passes % 4 == 0:
+            sums[:] = -half
+        cycles = tiles * count
+        skewed = np.zeros((cycles + width, width), dtype=np.int64)
+        for column in range(width):
+            skewed[column : column + cycles, column] = sums[:, :, column].ravel()
+        idle = [0] * width
+        stat = (first_row + np.tile(np.arange(count), tiles)) % rows
+        await bench.play(
+            {
+                "sums": [pack(row, config.psum_bits) for row in skewed],
+                "valid": [1] * cycles + idle,
+                "accumulate": [0] * (cycles + width),
+                "address": [*range(cycles), *idle],
+                "top": [*np.repeat(keeps, count).astype(int), *idle],
+                "top_first": [*([1] * count), *([0] * (cycles - count)), *idle],
+                "top_left": [*lefts.ravel(), *idle],
+                "top_stat": [*stat, *idle],
+            },
+            [],
+            drain=8,
+        )
+        for index in range(count):
+            row = (first_row + index) % rows
+            want[row] = -(1 << 31)
+            for tile in range(tiles):
+                if keeps[tile] and lefts[tile, index]:
+                    largest = int(sums[tile, index, : lefts[tile, index]].max())
+                    want[row] = max(want[row], largest)
+        assert table == want, f"pass {passes}: {table}, expected {want}"
+    assert pending

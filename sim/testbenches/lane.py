@@ -135,6 +135,7 @@ def model(f: dict[str, int], group: Group) -> tuple[Array, Array]:
         Pre.NONE: lambda: v,
         Pre.ROW_SCALE: lambda: golden.rsh(_wrap(v, 32) * item["pre_multiplier"], 7),
         Pre.MAX_MINUS: lambda: item["f1"] - v,
+        Pre.TOP_MINUS: lambda: item["f1"] - v,
         Pre.CENTER: lambda: item["pre_multiplier"] * _wrap(v, 32) - item["f1"],
     }[Pre(f["pre"])]()
     if f["mul"] == Mul.CHANNEL:

@@ -18,6 +18,8 @@ from sim.iss.state import State
 from sim.testbenches.cell import Bench, Memory, ReadPort, pack_command, recorded, unpack
 
 Fields = dict[str, int]
+MAXIMA_DRAIN = 3
+"""Cycles from `done` to the last maximum in the row table: the vector unit reads it later."""
 _PLAIN = dict.fromkeys(LAYOUTS[Opcode.MATMUL], 0)
 
 
@@ -37,6 +39,25 @@ class _Scales:
 
     def after(self) -> None:
         self.line.append(self.bench.get("scale_address"))
+
+
+class _Maxima:
+    """The row table's maxima, behind the accumulators' ports."""
+
+    def __init__(self, bench: Bench, state: State) -> None:
+        self.bench = bench
+        self.rows = state.top.tolist()
+        self.read = 0
+        bench.models.append(self)
+
+    def before(self) -> None:
+        self.bench.set("top_read_data", self.read & 0xFFFFFFFF)
+
+    def after(self) -> None:
+        bench = self.bench
+        self.read = self.rows[bench.get("top_read")]
+        if bench.get("top_write"):
+            self.rows[bench.get("top_write_address")] = bench.signed("top_write_data")
 
 
 class _Flags:
@@ -71,6 +92,7 @@ class MatmulBench:
         ReadPort(bench, "feeder_read", self.memory)
         ReadPort(bench, "loader_read", self.memory, refuse=refuse)
         _Scales(bench, self.state)
+        self.maxima = _Maxima(bench, self.state)
         self.flags = _Flags(bench)
         self.expected_done = 0
         self.expected_rows = 0
@@ -102,6 +124,9 @@ class MatmulBench:
         while self.flags.counts["done"] < self.expected_done:
             await bench.tick()
         assert self.flags.counts["busy"] == self.expected_rows
+        for _ in range(MAXIMA_DRAIN):
+            await bench.tick()
+        assert self.maxima.rows == self.state.top.tolist()
 
     async def check(self, addresses: Any, what: str) -> None:
         """Read accumulator words from the next cycle on, one a cycle, and compare."""
@@ -146,6 +171,11 @@ def _random_command(bench: Bench, most: int) -> Fields:
         "transposed": int(rng.integers(2)),
         "k_outer": int(rng.integers(2)),
         "accumulate": int(rng.integers(2)),
+        "valid": int(rng.integers(4 * config.columns + 2)),
+        "row0": int(rng.integers(4 * config.columns)),
+        "stat": int(rng.integers(config.stat_rows)),
+        "row_max": int(m <= config.stat_rows and rng.random() < 0.5),
+        "causal": int(rng.random() < 0.3),
     }
     if config.weight_bits == 8 and rng.random() < 0.3:
         f["weights"] = int(WeightFormat.S4)
@@ -234,6 +264,7 @@ async def hazards(dut: Any) -> None:
     for stride in (0, 1, m - 3, m - 2, m - 1):
         f = {**f, "m": m, "kt": 2, "nt": 4, "acc_addr": 5, "acc_stride": stride, "accumulate": 1}
         f["transposed"] = 0  # a tile in R cycles, so that pass follows pass
+        f["row_max"] = 0  # of which sums, depends on the order
         before = unit.state.acc.copy()
         whole = {**f, "acc_addr": 0, "acc_stride": f["m"], "accumulate": 0}
         await unit.submit(f)
@@ -287,7 +318,7 @@ async def replay(dut: Any) -> None:
     while f"{number}/command" in arrays:
         f = json.loads(str(arrays[f"{number}/command"]))["fields"]
         before, after = (
-            {name: arrays[f"{number}/{when}/{name}"] for name in ("sp", "scale", "acc")}
+            {name: arrays[f"{number}/{when}/{name}"] for name in ("sp", "scale", "acc", "top")}
             for when in ("before", "after")
         )
         unit = MatmulBench(bench, refuse=0.3 * (number % 2))
@@ -301,6 +332,9 @@ async def replay(dut: Any) -> None:
             await unit.submit(f)
             want = after["acc"]
         await unit.drain()
+        if f["row_max"]:
+            rows = slice(f["stat"], f["stat"] + f["m"])
+            assert unit.maxima.rows[rows] == after["top"][rows].tolist()
         where = touched(f, bench.config.acc_words)
         assert np.array_equal(unit.state.acc[where], want[where])
         await unit.check(where, f"command {number}, {f}")

@@ -32,7 +32,7 @@ from sim.iss.vector import row, vector
 from sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command, recorded
 
 Fields = dict[str, int]
-NAMES = ("sp", "acc", "scale", "f1", "f2", "factor", "exponent")
+NAMES = ("sp", "acc", "scale", "f1", "f2", "factor", "exponent", "top")
 ACTIONS = {Opcode.VECTOR: vector, Opcode.ROW: row}
 _MANTISSA, _EXPONENT = (part.tolist() for part in golden.row_scale(np.arange(32769)))
 
@@ -40,7 +40,7 @@ _MANTISSA, _EXPONENT = (part.tolist() for part in golden.row_scale(np.arange(327
 class RowTable:
     """The row table: reads by their latencies; a row read while it is written is old or new."""
 
-    WIDTHS = {"scale": 16, "f1": 44, "f2": 48, "factor": 17, "exponent": 5}
+    WIDTHS = {"scale": 16, "f1": 44, "f2": 48, "factor": 17, "exponent": 5, "top": 32}
 
     def __init__(self, bench: Bench, state: State) -> None:
         self.bench = bench
@@ -69,6 +69,7 @@ class RowTable:
             "early_f1": memories["f1"].read(early),
             "early_factor": memories["factor"].read(early),
             "early_exponent": memories["exponent"].read(early),
+            "early_top": memories["top"].read(early),
             "f1": memories["f1"].read(update),
             "f2": memories["f2"].read(update),
             "magnitude": memories["scale"].read(get("update_scale")),
@@ -196,6 +197,7 @@ def random_state(bench: Bench, parameters: int) -> State:
     )
     state.f1[:] = rng.integers(-(1 << 31), 1 << 31, rows) >> rng.integers(0, 31, rows)
     state.f2[:] = rng.integers(0, 1 << 20, rows)
+    state.top[:] = rng.integers(-(1 << 31), 1 << 31, rows) >> rng.integers(0, 31, rows)
     state.factor[:] = rng.integers(0, 65537, rows)
     state.exponent[:] = rng.integers(0, 20, rows)
     return state

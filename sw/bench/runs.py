@@ -32,7 +32,7 @@ RTL, MODEL, ISS = "verilator", "model", "iss"
 _SOFTWARE = ("sw/compiler", "sw/program", "sw/quantize", "sw/bench/runs.py", "sw/bench/sizes.py")
 SOURCES = {
     RTL: ("hw", "sim/native", "sim/golden", "sim/iss", "sim/verilog.py", *_SOFTWARE),
-    MODEL: ("hw", "sim", *_SOFTWARE),
+    MODEL: ("hw", "sim/cycles", *_SOFTWARE),
 }
 """What a backend's cycles depend on."""
 

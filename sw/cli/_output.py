@@ -1,8 +1,6 @@
 """What every subcommand prints: a table for people, JSON for programs, from the same rows."""
 
 import json
-import os
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from hw import __version__
+from sw.files import write_whole
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -160,9 +159,4 @@ def write_json(document: Mapping[str, Any], json_path: str) -> None:
     if path.exists() and not path.is_file():  # /dev/stdout, a pipe
         path.write_text(text, encoding="utf-8")
         return
-    tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        tmp.write_text(text, encoding="utf-8")
-        os.replace(tmp, path)
-    finally:
-        tmp.unlink(missing_ok=True)
+    write_whole(path, text.encode())

@@ -9,6 +9,7 @@ import click
 
 from sw.cli._config import chosen_config, config_options
 from sw.cli._output import Column, emit_tables, json_option, size
+from sw.cli._units import unit_columns, unit_rows
 from sw.errors import ResultError, UserError
 
 if TYPE_CHECKING:
@@ -133,13 +134,14 @@ def command(
     mean = sum(r["mean"] * r["tokens"] for r in rows) / sum(r["tokens"] for r in rows)
     worst = min(r["worst"] for r in rows)
     cycles = sum(r["cycles"] for r in rows)
+    counters = [outcome.rtl.result.counters for outcome in outcomes]
     title = (
         f"{Path(model).name} layer {layer}, W8A8, sequence {sequence}, {config.name} "
         f"{config.rows}×{config.columns}, {config.lanes} lanes, {size(config.onchip_bytes)} on chip"
     )
     tables: list[tuple[str, Sequence[Column], list[dict[str, Any]]]] = [
         (title, _SENTENCES, rows),
-        ("where the cycles went", _units(cycles), _counted(outcomes)),
+        ("where the cycles went", unit_columns(cycles), unit_rows(counters)),
     ]
     if layers:
         tables.append(("every layer on the simulator", _LAYERS, layers))
@@ -177,35 +179,6 @@ def _row(demo: "Demo", outcome: "Outcome") -> dict[str, Any]:
         "worst": float(outcome.cosines.min()),
         "seconds": outcome.rtl.result.seconds,
     }
-
-
-def _counted(outcomes: Sequence["Outcome"]) -> list[dict[str, Any]]:
-    """Cycles by reason and unit, of all runs together."""
-    from hw.registers import COUNTERS
-
-    rows: list[dict[str, Any]] = []
-    for kind in dict.fromkeys(reason for reasons in COUNTERS.values() for reason in reasons):
-        row: dict[str, Any] = {"cycles": kind}
-        for unit, reasons in COUNTERS.items():
-            if kind in reasons:
-                row[unit] = sum(o.rtl.result.counters[unit][kind] for o in outcomes)
-        rows.append(row)
-    rows.append(
-        {"cycles": "sum", **{unit: sum(row.get(unit, 0) for row in rows) for unit in COUNTERS}}
-    )
-    return rows
-
-
-def _units(cycles: int) -> list[Column]:
-    from hw.registers import COUNTERS
-
-    def share(value: int | None) -> str:
-        return "" if value is None else f"{value / cycles:.2%}"
-
-    return [
-        Column(key="cycles", header=""),
-        *(Column(key=unit, header=unit, right=True, show=share) for unit in COUNTERS),
-    ]
 
 
 def _short(text: str) -> str:

@@ -10,7 +10,11 @@ from sw.errors import UserError
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--listing", is_flag=True, help="List the commands, on standard output.")
+@click.option(
+    "--listing",
+    is_flag=True,
+    help="List the commands and the operations they belong to, on standard output.",
+)
 @click.option("--first", default=0, metavar="N", help="First command of the listing [0].")
 @click.option("--count", default=0, metavar="N", help="Commands of the listing; 0: all [0].")
 @json_option

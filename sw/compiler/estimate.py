@@ -87,8 +87,8 @@ def cost(command: Command, config: Config) -> Cost:
         group = max(f["m"] * (f["parts"] + 1), GROUP_MIN) + len(parameter_rows(f))
         return Cost(groups * group, drain=VECTOR_DRAIN)
     if command.opcode == Opcode.ROW:
-        row = {RowOp.DIVIDE: DIVIDE_ROW, RowOp.RSQRT: RSQRT_ROW}.get(RowOp(f["op"]), 1)
-        return Cost(f["m"] * row + 8)
+        row = {RowOp.DIVIDE: DIVIDE_ROW, RowOp.RSQRT: RSQRT_ROW}.get(RowOp(f["op"]))
+        return Cost((_up(f["m"], config.row_engines) * row if row else f["m"]) + 8)
     return Cost(0)
 
 

@@ -25,7 +25,7 @@ from sw.compiler.plan import Options, Plan, options
 from sw.compiler.products import head_products, tail_products
 from sw.compiler.schedule import Schedule
 from sw.compiler.tile import COLUMNS_MAX, Geometry, Shape
-from sw.program import Buffer, Executable, Program
+from sw.program import Buffer, Executable, Operations, Program
 from sw.program.layouts import MAGNITUDES
 from sw.quantize.formats import QLayer, QLinear, Width
 from sw.quantize.precision import LayerPrecision, format_precision
@@ -61,6 +61,8 @@ class Candidate:
     x, y : StatePlace
     estimate : Estimate
         Cycles and busy shares by the event model.
+    operations : Operations
+        What each command belongs to.
     """
 
     plan: Plan
@@ -70,6 +72,7 @@ class Candidate:
     x: StatePlace
     y: StatePlace
     estimate: Estimate
+    operations: Operations
 
     def executable(self, precision: LayerPrecision) -> Executable:
         """The program with its weights and the names of its buffers."""
@@ -98,6 +101,7 @@ class Candidate:
                 "precision": format_precision((precision,)),
                 "macs": shape.macs,
                 "estimate": asdict(self.estimate),
+                "operations": self.operations.to_metadata(),
             },
         )
 
@@ -152,6 +156,22 @@ def check_layer(layer: QLayer, config: Config, sequence: int) -> None:
         raise CompileError(f"weight_bits = {config.weight_bits}: attention needs 8")
 
 
+def _operation_macs(shape: Shape) -> dict[str, int]:
+    """A layer's own multiply-accumulates, by the names the blocks give its operations."""
+    rows, hidden, width = shape.sequence, shape.hidden, shape.heads * shape.head_dim
+    attention = {
+        f"head {head} / {name}": macs
+        for head in range(shape.heads)
+        for name, macs in (
+            ("qkv", 3 * rows * hidden * shape.head_dim),
+            ("scores", rows * rows * shape.head_dim),
+            ("context", rows * rows * shape.head_dim),
+        )
+    }
+    ffn = rows * hidden * shape.ffn
+    return {**attention, "output": rows * width * hidden, "ffn1": ffn, "ffn2": ffn}
+
+
 def emit_layer(
     schedule: Schedule,
     image: WeightImage,
@@ -164,6 +184,7 @@ def emit_layer(
     x: StatePlace,
     y: StatePlace,
     length: int,
+    owner: str = "",
 ) -> None:
     """Emit a layer's commands; what it spills gets its place in the scratch region.
 
@@ -173,15 +194,18 @@ def emit_layer(
         Input and output.
     length : int
         Scalar register with the number of valid tokens.
+    owner : str
+        Before the names of the operations.
     """
     shape = plan.shape
+    schedule.macs |= {owner + name: macs for name, macs in _operation_macs(shape).items()}
     context = context_magnitudes = 0
     if not plan.context_resident:
         size = shape.context_panels * shape.sequence * schedule.config.word_bytes
         context = scratch.share("context", size)
         if not plan.scales_resident:
             context_magnitudes = scratch.share("context magnitudes", 2 * shape.sequence)
-    emitter = Emitter(schedule, plan, image, x=x, y=y, length=length)
+    emitter = Emitter(schedule, plan, image, x=x, y=y, length=length, owner=owner)
     Attention(
         emitter,
         plan,
@@ -238,6 +262,7 @@ def _compile(
         x=places[INPUT],
         y=places[OUTPUT],
         estimate=timeline_estimate(schedule.timeline),
+        operations=schedule.operations(),
     )
 
 
@@ -260,7 +285,7 @@ def compile_layer(
     Executable
         Of the plans that fit, the one with the fewest estimated cycles. Input "x" (s16 [S, H] in
         ``layer.input``), outputs "y" and its rows' largest magnitudes, scalar "length".
-        Metadata: "sequence", "hidden", "precision", "macs", "estimate".
+        Metadata: "sequence", "hidden", "precision", "macs", "estimate", "operations".
 
     Raises
     ------

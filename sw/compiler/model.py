@@ -52,6 +52,11 @@ def _suffix(item: int, batch: int) -> str:
     return "" if batch == 1 else str(item)
 
 
+def _owner(item: int, batch: int) -> str:
+    """What operations of a sequence are part of."""
+    return "" if batch == 1 else f"sequence {item} / "
+
+
 def compile_model(
     model: QModel,
     config: Config,
@@ -81,8 +86,8 @@ def compile_model(
     Executable
         Inputs "z" (s16 [S, H], the sum of the embeddings), outputs "y" (s16 [S, H] in
         ``model.layers[-1].output``), scalars "length"; of a batch "z0", "y0", "length0" and so on.
-        Metadata: "sequence", "batch", "hidden", "layers", "precision", "macs", "estimate", and
-        "output" with the scale of y.
+        Metadata: "sequence", "batch", "hidden", "layers", "precision", "macs", "estimate",
+        "operations", and "output" with the scale of y.
 
     Raises
     ------
@@ -122,8 +127,10 @@ def compile_model(
     image = WeightImage(maps[WEIGHTS], config.word_bytes)
     placed, rows = place_embedding(config, shape)
     norm = norm_product("embedding", model.embedding.ln, shape.geometry)
-    for states in items:
-        emitter = Emitter(schedule, placed, image, x=states.z, y=states.between[0])
+    for item, states in enumerate(items):
+        emitter = Emitter(
+            schedule, placed, image, x=states.z, y=states.between[0], owner=_owner(item, batch)
+        )
         normalize_embedding(emitter, norm, model.embedding.ln, rows)
     for index, layer in enumerate(model.layers):
         shape = layer_shape(layer, config, sequence)
@@ -143,6 +150,7 @@ def compile_model(
                 x=x,
                 y=y,
                 length=item,
+                owner=f"layer {index} / {_owner(item, batch)}",
             )
         if progress is not None:
             progress(index + 1, count)
@@ -168,6 +176,7 @@ def compile_model(
             "precision": format_precision(model.precision),
             "macs": batch * sum(layer_shape(q, config, sequence).macs for q in model.layers),
             "estimate": asdict(timeline_estimate(schedule.timeline)),
+            "operations": schedule.operations().to_metadata(),
             "output": {"scale": output.scale, "smooth": output.smooth.tolist()},
         },
     )

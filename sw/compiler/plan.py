@@ -297,12 +297,12 @@ def _attention_cost(plan: Plan, config: Config) -> float:
     if plan.windows == 1 and not plan.x_resident:
         exposed += traffic / config.axi_bytes
     softmax = sum(
-        2
+        (2 if shape.score_parts > 1 else 1)
         * shape.key_panels
         * geometry.panel
         // config.lanes
         * max(block.rows * shape.score_parts, 8)
-        + 20 * block.rows
+        + 20 * block.rows // config.row_engines
         for block in plan.query
     )
     # Without a second set of buffers, or of scores, the softmax has little to hide under.
@@ -342,7 +342,9 @@ def _tail_cost(plan: Plan, config: Config) -> float:
     exposed = _shallow(_buffers(plan, FFN)) * weights
 
     def norm(rows: int) -> float:
-        return rows * (60 + shape.hidden_panels * geometry.panel / config.lanes)
+        return rows * (
+            60 / config.row_engines + shape.hidden_panels * geometry.panel / config.lanes
+        )
 
     exposed += norm(blocks[-1].rows)
     if len(blocks) == 1:

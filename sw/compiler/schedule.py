@@ -20,6 +20,7 @@ from hw.config import Config
 from hw.encoding import Command, Token
 from sw.compiler.errors import CompileError
 from sw.compiler.estimate import Timeline
+from sw.program import Operations
 from sw.program.footprint import DRAM, SP, STAT, Intervals, footprint, merge, resolve, sizes
 
 UNITS = 4
@@ -119,6 +120,13 @@ class Schedule:
     config : Config
     constant : frozenset of int
         Regions that are only read, or only written: never tracked.
+
+    Attributes
+    ----------
+    operation : str
+        What the commands that follow belong to.
+    macs : dict of str to int
+        Multiply-accumulates of operations, by name.
     """
 
     def __init__(self, config: Config, constant: frozenset[int] = frozenset()) -> None:
@@ -126,6 +134,9 @@ class Schedule:
         self.timeline = Timeline(config)
         self.queues: list[list[Issued]] = [[] for _ in range(UNITS)]
         self.order: list[Issued] = []
+        self.operation = ""
+        self.macs: dict[str, int] = {}
+        self._operations: list[str] = []
         # Only VECTOR touches statistics. Half-words are tracked as words: the order of two halves
         # is no loss, since one unit writes both.
         self._spaces = {
@@ -168,7 +179,12 @@ class Schedule:
         issued = Issued(command, unit, sequence, clock, timing.start, timing.done)
         self.queues[unit].append(issued)
         self.order.append(issued)
+        self._operations.append(self.operation)
         return issued
+
+    def operations(self) -> Operations:
+        """What each command belongs to."""
+        return Operations.of(self._operations, self.macs)
 
     def _wait(
         self, unit: int, clock: npt.NDArray[np.int64], needed: list[int]

@@ -9,7 +9,7 @@ from sw.driver.transport import Transport
 Progress = Callable[[str], None]
 
 
-def _iss(config: Config, **options: Any) -> Transport:
+def _iss(config: Config, *, spans: bool = False, **options: Any) -> Transport:
     from sim.iss_transport import IssTransport
 
     return IssTransport(config, **options)
@@ -19,6 +19,7 @@ def _verilator(
     config: Config,
     *,
     trace: bool = False,
+    spans: bool = False,
     progress: Progress | None = None,
     bus: Any = None,
     **options: Any,
@@ -26,7 +27,7 @@ def _verilator(
     from sim.native.simulator import BusOptions, NativeSimulator
     from sw.driver.simulators import simulator_library
 
-    library = simulator_library(config, trace=trace, progress=progress)
+    library = simulator_library(config, trace=trace, spans=spans, progress=progress)
     if bus is None:
         bus = BusOptions(outstanding=config.axi_outstanding, max_burst=config.axi_max_burst)
     return NativeSimulator(library, bus=bus, **options)
@@ -36,6 +37,7 @@ def _cocotb(
     config: Config,
     *,
     simulator: str = "verilator",
+    spans: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Transport:
@@ -55,6 +57,9 @@ BACKENDS: dict[str, Callable[..., Transport]] = {
 
 def open_transport(backend: str, config: Config, **options: Any) -> Transport:
     """Open a backend; what `options` it takes its own class says.
+
+    All take `spans`: record when each command of a run was taken, worked on and retired, where the
+    backend can (verilator); runs of the others have none.
 
     iss: `sim.iss_transport.IssTransport`. verilator: `sim.native.simulator.NativeSimulator`, and
     `trace` (able to write waveforms) and `progress` (told what is built). cocotb:

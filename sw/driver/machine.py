@@ -24,8 +24,9 @@ from hw.registers import (
     STATUS_FAULT,
     STATUS_RESETTING,
 )
+from sim.trace import Span
 from sw.driver.errors import DeviceError, DeviceFault, DeviceMismatch, DeviceTimeout
-from sw.driver.transport import Transport
+from sw.driver.transport import Recorder, Transport
 from sw.program import format_command
 
 WATCHDOG = 100_000
@@ -55,12 +56,16 @@ class RunResult:
         Of each unit, the cycles of each kind; those of a unit add up to `cycles`.
     seconds : float
         Of wall time, from start to done.
+    spans : tuple of Span
+        When each command was taken, worked on and retired, in program order; empty where the
+        backend does not record it.
     """
 
     cycles: int
     commands: int
     counters: dict[str, dict[str, int]]
     seconds: float
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +290,7 @@ class Machine:
             commands=self.read("COMMANDS"),
             counters=self.counters(still=True),
             seconds=seconds,
+            spans=self.transport.spans() if isinstance(self.transport, Recorder) else (),
         )
 
     def _fault(self, program: bytes) -> DeviceError:

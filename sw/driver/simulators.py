@@ -10,6 +10,7 @@ from pathlib import Path
 from hw.config import Config
 from sim.native.build import LIBRARY, TOP, build, build_key
 from sim.native.labels import labels
+from sim.native.probes import probes
 from sim.toolchain import run, toolchain_id
 from sim.verilog import verilog
 from sw.cache import build_once, cache_dir
@@ -53,6 +54,7 @@ def simulator_library(
     source: Config | str,
     *,
     trace: bool = False,
+    spans: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """The library of a native simulator; built only if the same was not built before.
@@ -65,6 +67,8 @@ def simulator_library(
         A configuration, or Verilog with the module `tilewright`.
     trace : bool
         Able to write waveforms.
+    spans : bool
+        Records when each command was taken, worked on and retired; of a configuration only.
     progress : callable, optional
         Told what is being done.
 
@@ -76,13 +80,15 @@ def simulator_library(
     tell = progress or (lambda text: None)
     if isinstance(source, Config):
         text = generated(source, progress=progress)
-        names = labels(TOP) if trace else ""
+        names, nets = labels(TOP) if trace else "", probes(TOP) if spans else ""
     else:
-        text, names = source, ""
-    final = cache_dir() / SIMULATORS / build_key(text, trace=trace, labels=names)
+        text, names, nets = source, "", ""
+    final = cache_dir() / SIMULATORS / build_key(text, trace=trace, labels=names, probes=nets)
     build_once(
         final,
-        lambda folder: build(text, folder, trace=trace, labels=names, progress=progress),
+        lambda folder: build(
+            text, folder, trace=trace, labels=names, probes=nets, progress=progress
+        ),
         on_wait=lambda: tell("another process builds this simulator; waiting for it"),
     )
     return final / LIBRARY

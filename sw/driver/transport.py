@@ -6,10 +6,12 @@ written while a run is under way.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from sim.trace import Span
 
 
 class Transport(Protocol):
@@ -49,3 +51,11 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Give the machine back."""
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """What a transport may be besides: one that records what commands did and when."""
+
+    def spans(self) -> tuple[Span, ...]:
+        """Commands of the last run in program order; empty where nothing was recorded."""

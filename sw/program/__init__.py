@@ -4,12 +4,14 @@ from sw.program.check import Problem, ProgramError, check_program, find_problems
 from sw.program.disassemble import disassemble, format_command
 from sw.program.errors import InputError, ProgramFileError
 from sw.program.executable import Buffer, Executable
+from sw.program.operations import Operations
 from sw.program.program import Program
 
 __all__ = [
     "Buffer",
     "Executable",
     "InputError",
+    "Operations",
     "Problem",
     "Program",
     "ProgramError",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from hw.commands import LAYOUTS, Opcode, Parts, WeightFormat
 from hw.encoding import Command, Scalar, Token
+from sw.program.operations import Operations
 
 
 def _tokens(sign: str, tokens: tuple[Token, ...]) -> str:
@@ -50,10 +51,15 @@ def format_command(command: Command) -> str:
     ).rstrip()
 
 
-def disassemble(program: Iterable[Command]) -> str:
-    """The listing of a `Program` or of any commands, one a line, with their indices."""
+def disassemble(program: Iterable[Command], operations: Operations | None = None) -> str:
+    """The listing of a `Program` or of any commands, one a line, with their indices.
+
+    With the operations of a `Program`, the one a command belongs to stands behind `#`.
+    """
     lines = []
+    names = ["", *operations.commands()] if operations else []
     for index, item in enumerate(program):
         unit = "" if item.opcode in (Opcode.BEGIN, Opcode.END) else item.unit.name
-        lines.append(f"{index:5d}  {unit:<6}  {format_command(item)}")
+        name = f"  # {names[index]}" if index < len(names) and names[index] else ""
+        lines.append(f"{index:5d}  {unit:<6}  {format_command(item)}{name}")
     return "\n".join(lines) + "\n" if lines else ""

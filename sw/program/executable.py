@@ -14,6 +14,7 @@ from hw.commands import PROGRAM_REGION, REGIONS, SCALARS
 from hw.config import Config
 from sw.program.errors import InputError
 from sw.program.layouts import MAGNITUDES, Array, layout
+from sw.program.operations import Operations
 from sw.program.program import Program
 
 Direction = Literal["input", "output", "internal"]
@@ -79,7 +80,8 @@ class Executable:
         Scalar registers by meaning, for example "length".
     metadata : mapping of str to JSON-able values
         Quantization parameters, shapes; "macs": multiply-accumulates of the work itself;
-        "estimate": {"cycles": …, "busy": {unit: …}}.
+        "estimate": {"cycles": …, "busy": {unit: …}}; "operations": what each command belongs to
+        (`sw.program.operations`).
 
     Raises
     ------
@@ -116,6 +118,11 @@ class Executable:
         for name, register in self.scalars.items():
             if not 0 <= register < SCALARS:
                 raise ValueError(f"scalar {name!r}: register {register} of {SCALARS}")
+        if len(self.operations) not in (0, len(self.program.body)):
+            raise ValueError(
+                f"operations of {len(self.operations)} commands, there are "
+                f"{len(self.program.body)} between BEGIN and END"
+            )
 
     def _check_buffer(self, name: str, buffer: Buffer) -> None:
         if buffer.region not in self.regions or not (
@@ -142,6 +149,12 @@ class Executable:
                 raise ValueError(f"buffer {name!r}: magnitudes of {buffer.of!r}, which is no match")
 
     # ---- what is where ----
+
+    @cached_property
+    def operations(self) -> Operations:
+        """What each command belongs to; empty where that is not known."""
+        found = self.metadata.get("operations")
+        return Operations() if found is None else Operations.from_metadata(found)
 
     @cached_property
     def commands(self) -> bytes:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +24,7 @@ from safetensors.numpy import save as save_tensors
 from hw import __version__
 from hw.config import Config
 from hw.manifest import manifest_hash
+from sw.files import write_whole
 from sw.program.errors import ProgramFileError
 from sw.program.executable import Buffer, Executable
 from sw.program.program import Program
@@ -98,21 +97,7 @@ def save(executable: Executable, path: Path | str) -> Path:
     OSError
         When it cannot be written.
     """
-    final = Path(path)
-    data = to_bytes(executable)
-    staged = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with staged.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, final)
-    except OSError as error:
-        # The caller knows nothing of the other name.
-        raise OSError(error.errno, error.strerror, os.fspath(final)) from None
-    finally:
-        staged.unlink(missing_ok=True)
-    return final
+    return write_whole(path, to_bytes(executable))
 
 
 def _header(data: bytes, origin: str) -> tuple[dict[str, Any], int]:

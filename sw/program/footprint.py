@@ -1,7 +1,7 @@
 """Which words, rows and bytes a command touches.
 
 A footprint is a list of half-open intervals in a space: the scratchpad in half-words (2 · word +
-half, since two rows of s8 share a word), the accumulators in words, the two row tables in rows, a
+half, since two rows of s8 share a word), the accumulators in words, the three row tables in rows, a
 DRAM region in bytes from its base (or all of DRAM in absolute bytes when the regions' places are
 known). Addresses are not wrapped: an interval that leaves its memory shows a program in error.
 """
@@ -35,7 +35,8 @@ from hw.encoding import Command, Scalar
 Intervals = npt.NDArray[np.int64]
 """[n, 2]: first, and one behind the last."""
 
-SP, ACC, SCALE, STAT, DRAM = "scratchpad", "accumulators", "scale rows", "stat rows", "dram"
+SP, ACC, SCALE, DRAM = "scratchpad", "accumulators", "scale rows", "dram"
+STAT, TOP = "stat rows", "row maxima"
 
 COUNTS = {
     Opcode.LOAD: ("runs", "planes"),
@@ -203,6 +204,8 @@ def _matmul(out: Footprint, f: Mapping[str, int], config: Config) -> None:
     acc = _ranges(f["acc_addr"], m, (nt, f["acc_stride"]))
     if f["accumulate"]:
         out.reads.append((ACC, acc))
+    if f["row_max"]:
+        out.writes.append((TOP, _ranges(f["stat"], m)))
     out.writes.append((ACC, acc))
 
 
@@ -240,6 +243,8 @@ def _vector(out: Footprint, f: Mapping[str, int], config: Config) -> None:
         out.reads.append((SCALE, _ranges(f["scale_in"], m)))
     if f["pre"] in (Pre.MAX_MINUS, Pre.CENTER) or f["mul"] == Mul.ROW:
         out.reads.append((STAT, _ranges(f["stat"], m)))
+    if f["pre"] == Pre.TOP_MINUS:
+        out.reads.append((TOP, _ranges(f["stat"], m)))
     if f["out"] != Out.NONE:
         length = m if f["out"] in BYTE_OUTS else 2 * m
         out.writes.append((SP, _ranges(2 * f["out_addr"], length, (panels, 2 * f["out_stride"]))))
@@ -310,4 +315,5 @@ def sizes(config: Config) -> dict[str, int]:
         ACC: config.acc_words,
         SCALE: config.scale_rows,
         STAT: config.stat_rows,
+        TOP: config.stat_rows,
     }

@@ -43,5 +43,5 @@ def summary(executable: Executable) -> dict[str, Any]:
 
 
 def listing(executable: Executable) -> str:
-    """The program's commands, one a line."""
-    return disassemble(executable.program)
+    """The program's commands, one a line, with the operations they belong to."""
+    return disassemble(executable.program, executable.operations)

@@ -1,4 +1,7 @@
-"""Quantized layers of random integers, in every precision."""
+"""Quantized layers of random integers, in every precision: work where no model has its shape.
+
+What a machine's time depends on is all there; the numbers mean nothing.
+"""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ from sw.compiler import compile_layer
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("sw/compiler", "sw/models", "sw/quantize", "sw/program", "sim/iss", "sim/golden")
-STATE = ("sp", "acc", "scale", "f1", "f2", "factor", "exponent")
+STATE = ("sp", "acc", "scale", "f1", "f2", "factor", "exponent", "top")
 KINDS = {
     Opcode.MATMUL: ("mode", "transposed", "accumulate", "k_outer"),
     Opcode.VECTOR: (

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hw.memories.accumulator import Accumulators
 from sim.testbenches.cell import run_cell
 from tests.hw.shapes import identify, shape
 
@@ -10,7 +11,7 @@ def test_column(tmp_path):
     config = shape(64, 4)  # the widest sums, so that s32 wraps soon
     run_cell(
         config,
-        f"tilewright_accumulator_p{config.psum_bits}_{config.acc_banks}x{config.acc_depth}",
+        Accumulators(config).column.cell_name,
         module="accumulators",
         simulator="icarus",
         folder=tmp_path,
@@ -35,6 +36,6 @@ def test_columns(config, simulator, cycles, tmp_path):
         module="accumulators",
         simulator=simulator,
         folder=tmp_path,
-        tests=["columns"],
+        tests=["columns", "maxima"],
         cycles=cycles,
     )

@@ -14,7 +14,8 @@ NORMS = [
 @pytest.mark.parametrize(
     ("config", "simulator", "rows"),
     [
-        (shape(8, 4), "icarus", 120),
+        (shape(8, 4, row_engines=1), "icarus", 120),
+        (shape(4, 4, row_engines=3), "icarus", 60),
         pytest.param(shape(4, 16), "verilator", 4000, marks=pytest.mark.slow),
     ],
     ids=identify,

@@ -15,11 +15,17 @@ JOINED = {
     "sum_valid": "valid",
     "sum_accumulate": "accumulate",
     "sum_address": "address",
+    "sum_top": "top",
+    "sum_top_first": "top_first",
+    "sum_top_left": "top_left",
+    "sum_top_stat": "top_stat",
 }
 
 
 class MatmulBench(Cell):
-    """MATMUL unit with its accumulators; `acc_read_*` is the vector unit's port."""
+    """MATMUL unit with its accumulators; `acc_read_*` is the vector unit's port, `top_*` the row
+    table's.
+    """
 
     def __init__(self, config: Config) -> None:
         self.cell_name = "matmul_bench"
@@ -30,9 +36,9 @@ class MatmulBench(Cell):
             if name not in JOINED
         }
         self.reader = {
-            f"acc_{name}": member
+            name if name.startswith("top") else f"acc_{name}": member
             for name, member in self.accumulators.signature.members.items()
-            if name.startswith("read")
+            if name not in JOINED.values()
         }
         super().__init__({**self.outer, **self.reader})
 

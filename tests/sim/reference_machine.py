@@ -95,6 +95,7 @@ class Reference:
         self.acc = [[0] * self.C for _ in range(config.acc_words)]
         self.scale = [0] * config.scale_rows
         self.stat = [[0, 0, 0, 0] for _ in range(config.stat_rows)]
+        self.top = [0] * config.stat_rows
 
     def word(self, address):
         return self.sp[address % self.c.sp_words]
@@ -166,6 +167,14 @@ class Reference:
                     for k, x in enumerate(xs):
                         total += x * signed(self.weight(f, k, n), self.c.weight_bits)
                     acc[lane] = signed(total, 32)
+                    self.maximum(f, i, n, acc[lane])
+
+    def maximum(self, f, i, n, value):
+        row = (f["stat"] + i) % self.c.stat_rows
+        if f["row_max"] and n == 0:
+            self.top[row] = -(1 << 31)
+        if f["row_max"] and n < f["valid"] and (not f["causal"] or n <= f["row0"] + i):
+            self.top[row] = max(self.top[row], value)
 
     def panel4(self, address, stride, i, j):
         byte = self.word(address + j // self.W * stride + i // 4)
@@ -239,6 +248,8 @@ class Reference:
             a = rsh(signed(v, 32) * half_up(4 / mantissa * 2**15), 7)
         elif f["pre"] == Pre.MAX_MINUS:
             a = stat[0] - v
+        elif f["pre"] == Pre.TOP_MINUS:
+            a = self.top[(f["stat"] + i) % self.c.stat_rows] - v
         elif f["pre"] == Pre.CENTER:
             a = f["imm"] * signed(v, 32) - stat[0]
         if f["mul"] == Mul.CHANNEL:

@@ -356,7 +356,12 @@ def test_two_ask_one_builds(tmp_path, monkeypatch):
 
 
 def test_the_key_holds_all_that_matters(monkeypatch, tmp_path):
-    keys = {build_key(STUB), build_key(STUB + " "), build_key(STUB, trace=True)}
+    keys = {
+        build_key(STUB),
+        build_key(STUB + " "),
+        build_key(STUB, trace=True),
+        build_key(STUB, probes="probes"),
+    }
     monkeypatch.setattr("sim.native.build._COMPILE", ("-std=c++20",))
     keys.add(build_key(STUB))
     monkeypatch.undo()
@@ -366,11 +371,11 @@ def test_the_key_holds_all_that_matters(monkeypatch, tmp_path):
     monkeypatch.setattr("sim.native.build.native_flags", lambda: ((), "another"))
     keys.add(build_key(STUB))
     monkeypatch.undo()
-    for name in ("harness.cpp", "axi_memory.h", "axi_lite.h", "memory.h", "ports.h"):
+    for name in ("harness.cpp", "axi_memory.h", "axi_lite.h", "memory.h", "ports.h", "spans.h"):
         (tmp_path / name).write_text("")
     monkeypatch.setattr("sim.native.build._HERE", tmp_path)
     keys.add(build_key(STUB))
-    assert len(keys) == 7
+    assert len(keys) == 8
 
 
 def test_broken_verilog_is_named(tmp_path, monkeypatch):

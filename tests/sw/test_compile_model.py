@@ -96,6 +96,10 @@ def test_batch_equals_single_runs_in_rtl() -> None:
     lengths = (7, 1, 12)
     zs = [make_z(model, 12, seed) for seed in range(3)]
     batch = compile_model(model, config, 12, batch=3, effort=1)
+    names = batch.operations.names
+    assert names[:2] == ("sequence 0 / embedding", "sequence 1 / embedding")
+    assert "layer 1 / sequence 2 / head 0 / scores" in names
+    assert sum(batch.operations.macs) == batch.metadata["macs"]
     static_check(batch, 12)
     inputs = {f"z{i}": z for i, z in enumerate(zs)}
     scalars = {f"length{i}": length for i, length in enumerate(lengths)}

@@ -184,6 +184,7 @@ class Attention:
 
     def _project(self, head: int, block: RowBlock, chunk: Chunk) -> None:
         emitter = self.emitter
+        emitter.begin(f"head {head} / qkv")
         x = self._x(block)
         weights = emitter.fetch(chunk, ATTENTION)
         acc = emitter.slot(self.plan.acc.small)
@@ -227,6 +228,7 @@ class Attention:
         if not pending:
             return
         behind = pending[0]
+        self.emitter.begin(f"head {behind.head} / qkv")
         if behind.chunk is not None and behind.chunk != work.chunk:
             kept = work.chunk if behind.block == work.block else None
             self.emitter.prefetch(behind.chunk, ATTENTION, kept)
@@ -242,6 +244,7 @@ class Attention:
         """Emit head 0's projections K outer while x arrives, where that is possible."""
         emitter, plan, shape = self.emitter, self.plan, self.shape
         geometry = shape.geometry
+        emitter.begin("head 0 / qkv")
         if plan.scales_resident:
             self._get_x_scales(RowBlock(0, shape.sequence), 0)
         product = self.heads[0]
@@ -329,6 +332,13 @@ class Attention:
         step = shape.attention_bytes
         region = shape.score_tiles * block.rows
         modes = BYTES if self.wide else (XMode.S8,)
+        stat = number * plan.query_rows
+        valid = Scalar(emitter.length)
+        # Sums of several parts are whole only where the vector unit reads them together.
+        maximum: dict[str, Value] = (
+            {} if self.wide else {"row_max": 1, "valid": valid, "stat": stat}
+        )
+        emitter.begin(f"head {head} / scores")
         for mode, plane, number_of, adds in byte_products(modes, step):
             emitter.emit(
                 Opcode.MATMUL,
@@ -344,18 +354,20 @@ class Attention:
                 mode=mode,
                 accumulate=int(adds),
                 transposed=1,
+                **maximum,
             )
-        stat = number * plan.query_rows
+        emitter.begin(f"head {head} / softmax")
         common: dict[str, Value] = {
             "m": block.rows,
             "panels": shape.key_panels,
-            "valid": Scalar(emitter.length),
+            "valid": valid,
             **regions(acc, shape.score_parts, region),
             "acc_stride": block.rows,
             "stat": stat,
             "first": 1,
         }
-        emitter.emit(Opcode.VECTOR, **common, stat_op=Stat.MAX, out=Out.NONE)
+        if self.wide:
+            emitter.emit(Opcode.VECTOR, **common, stat_op=Stat.MAX, out=Out.NONE)
         exponentials = emitter.emit(
             Opcode.VECTOR,
             **common,
@@ -363,7 +375,7 @@ class Attention:
             out_stride=up(block.rows, 2),
             imm=self.softmax.mult,
             shift=self.softmax.shift,
-            pre=Pre.MAX_MINUS,
+            pre=Pre.MAX_MINUS if self.wide else Pre.TOP_MINUS,
             mul=Mul.IMMEDIATE,
             function=Function.EXP2,
             out=Out.U8,
@@ -395,6 +407,7 @@ class Attention:
     def _context(self, head: int, block: RowBlock, number: int) -> None:
         emitter, plan, shape = self.emitter, self.plan, self.shape
         geometry = shape.geometry
+        emitter.begin(f"head {head} / context")
         out = self._context_rows(head, block)
         rows = block.rows
         planes = shape.attention_bytes

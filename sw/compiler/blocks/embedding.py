@@ -64,6 +64,7 @@ def normalize_embedding(
         RowBlock(first, min(rows, shape.sequence - first))
         for first in range(0, shape.sequence, rows)
     ]
+    emitter.begin("embedding")
     for number, block in enumerate(blocks):
         slot = number % _SLOTS
         stat = scale = slot * rows

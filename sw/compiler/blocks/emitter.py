@@ -116,6 +116,8 @@ class Emitter:
         Input and output.
     length : int
         Scalar register with the number of valid tokens.
+    owner : str
+        What the operations are part of: before their names.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Emitter:
         x: StatePlace,
         y: StatePlace,
         length: int = 0,
+        owner: str = "",
     ) -> None:
         self.config = schedule.config
         self.placed = plan
@@ -137,9 +140,14 @@ class Emitter:
         self.x = x
         self.y = y
         self.length = length
+        self.owner = owner
         self.rings: dict[tuple[int, int], Ring] = {}
         self._current: Ring | None = None
         self._turns: dict[Slots, int] = {}
+
+    def begin(self, operation: str) -> None:
+        """Name what the commands that follow belong to."""
+        self.schedule.operation = self.owner + operation
 
     def emit(self, opcode: Opcode, **fields: Value) -> Issued:
         """Append a command."""

@@ -139,6 +139,7 @@ class Tail:
         emitter, plan, shape = self.emitter, self.plan, self.shape
         if plan.context_resident:
             return
+        emitter.begin("output")
         for item in group:
             first = item.block.first
             if not plan.scales_resident:
@@ -162,6 +163,7 @@ class Tail:
         """Bring x of a group, the first residual, where it is streamed."""
         if self.plan.x_resident:
             return
+        self.emitter.begin("output")
         for item in group:
             self.emitter.move_rows(
                 Opcode.LOAD,
@@ -217,8 +219,10 @@ class Tail:
         residual = self.layer.o.residual
         assert residual is not None
         for item, chunk, last in self._products(group, self.products.o, OUTPUT_PHASE):
+            self.emitter.begin("output")
             self._residual(item.context, item, chunk, OUTPUT_PHASE, residual.shift)
             if last:
+                self.emitter.begin("layernorm1")
                 layernorm(
                     self.emitter,
                     item.x,
@@ -238,6 +242,7 @@ class Tail:
         for number, (item, chunk, _) in enumerate(works):
             if ahead is not None and number == len(works) // 2:
                 ahead()
+            self.emitter.begin("ffn1")
             weights, acc = self._multiply(item.x, chunk, FFN)
             requantize(
                 self.emitter,
@@ -260,12 +265,14 @@ class Tail:
         residual = self.layer.ffn2.residual
         assert residual is not None
         for item, chunk, last in self._products(group, self.products.ffn2, FFN, small_end=True):
+            self.emitter.begin("ffn2")
             self._residual(item.gelu, item, chunk, FFN, residual.shift)
             if last:
                 self._finish(item, final=end and item is group[-1])
 
     def _finish(self, item: _Block, *, final: bool) -> None:
         emitter, first = self.emitter, item.block.first
+        emitter.begin("layernorm2")
 
         def store(panels: tuple[int, int]) -> None:
             y = emitter.y

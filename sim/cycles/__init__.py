@@ -1,0 +1,1 @@
+"""The cycle model: when each command of a program runs, without RTL."""

@@ -1,0 +1,29 @@
+"""Files that appear whole or not at all."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_whole(path: Path | str, data: bytes) -> Path:
+    """Write a file; the path holds the old content or all of the new.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written.
+    """
+    final = Path(path)
+    staged = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with staged.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staged, final)
+    except OSError as error:
+        # The caller knows nothing of the other name.
+        raise OSError(error.errno, error.strerror, os.fspath(final)) from None
+    finally:
+        staged.unlink(missing_ok=True)
+    return final

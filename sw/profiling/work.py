@@ -1,0 +1,139 @@
+"""What can be profiled: a layer of a model, a whole model, a random layer of given sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hw.config import Config
+from sw.compiler import compile_layer, compile_model
+from sw.errors import UserError
+from sw.pipeline.pipeline import Pipeline
+from sw.program import Executable
+from sw.quantize.formats import QLayer
+from sw.quantize.precision import parse_precision
+from sw.quantize.seeded import make_input, make_layer
+
+SEED = 1
+"""Of everything random; no number of it matters to time but to a few cycles."""
+WHOLE = "whole"
+
+_NEEDED, _MORE = ("hidden", "heads", "ffn"), ("head_dim",)
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A program with what a run of it needs.
+
+    Attributes
+    ----------
+    title : str
+    executable : Executable
+    inputs : mapping of str to array
+    scalars : mapping of str to int
+    """
+
+    title: str
+    executable: Executable
+    inputs: Mapping[str, npt.NDArray[np.int16]]
+    scalars: Mapping[str, int]
+
+
+def _layer(title: str, layer: QLayer, config: Config, sequence: int) -> Work:
+    return Work(
+        title=title,
+        executable=compile_layer(layer, config, sequence),
+        inputs={"x": make_input(SEED, sequence, layer.hidden)},
+        scalars={"length": sequence},
+    )
+
+
+def model_work(
+    where: str, config: Config, *, layer: str, sequence: int, precision: str, tell: Tell
+) -> Work:
+    """A layer of a model by its number, or all of it ("whole"), on random tokens or states.
+
+    Raises
+    ------
+    UserError
+        If there is no such layer, or the model does not fit.
+    """
+    if layer != WHOLE and not layer.isdecimal():
+        raise UserError(f"layer {layer}: a number or `{WHOLE}` is needed")
+    tell(f"quantize {where} to {precision}")
+    model = Pipeline.load(where, precision=precision).quantized
+    count = len(model.layers)
+    name = Path(where).name
+    if layer != WHOLE:
+        if int(layer) >= count:
+            raise UserError(f"layer {layer}: 0 to {count - 1}, or `{WHOLE}`")
+        tell(f"compile for {config.name}")
+        title = f"{name} layer {int(layer)}, {precision}, sequence {sequence}"
+        return _layer(title, model.layers[int(layer)], config, sequence)
+    executable = compile_model(
+        model,
+        config,
+        sequence,
+        progress=lambda done, total: tell(f"compile for {config.name}: layer {done} of {total}"),
+    )
+    tokens = np.random.default_rng(SEED).integers(0, len(model.embedding.word), sequence)
+    return Work(
+        title=f"{name}, {count} layers, {precision}, sequence {sequence}",
+        executable=executable,
+        inputs={"z": model.embedding.look_up(tokens)},
+        scalars={"length": sequence},
+    )
+
+
+def parse_shape(text: str) -> dict[str, int]:
+    """Sizes of a layer from "hidden=768,heads=12,ffn=3072", head_dim = hidden / heads by default.
+
+    Raises
+    ------
+    UserError
+        Naming what is missing, unknown or no size.
+    """
+    sizes: dict[str, int] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = item.partition("=")
+        if name not in (*_NEEDED, *_MORE):
+            known = ", ".join((*_NEEDED, *_MORE))
+            raise UserError(f"shape {text}: {name!r} is none of {known}")
+        if not value.isdecimal() or not int(value):
+            raise UserError(f"shape {text}: {name} = {value!r}, 1 or more is needed")
+        sizes[name] = int(value)
+    for name in _NEEDED:
+        if name not in sizes:
+            raise UserError(f"shape {text}: {name} is missing")
+    if "head_dim" not in sizes:
+        if sizes["hidden"] % sizes["heads"]:
+            raise UserError(
+                f"shape {text}: hidden is no multiple of heads; say head_dim=… if that is meant"
+            )
+        sizes["head_dim"] = sizes["hidden"] // sizes["heads"]
+    return sizes
+
+
+def shape_work(shape: str, config: Config, *, sequence: int, precision: str, tell: Tell) -> Work:
+    """A layer of random integers.
+
+    Raises
+    ------
+    UserError
+        If the sizes or the precision are none, or the layer does not fit.
+    """
+    sizes = parse_shape(shape)
+    (widths,) = parse_precision(precision, 1)
+    tell("make a random layer")
+    layer = make_layer(SEED, precision=widths, **sizes)
+    tell(f"compile for {config.name}")
+    text = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    return _layer(
+        f"random layer, {text}, {precision}, sequence {sequence}", layer, config, sequence
+    )

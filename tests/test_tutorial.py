@@ -1,0 +1,61 @@
+"""The tutorial: its code runs and prints what the page says, and the notebook is the page."""
+
+import os
+from typing import Any
+
+import pytest
+
+from sim import toolchain
+from tests.tutorial import DOCS, NOTEBOOK, PAGE, RTL, Cell, notebook, parts, run
+
+ROOT = DOCS.parent
+MEND = "python -m tests.tutorial writes what follows from the page"
+
+
+def page() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+def test_parts_give_the_page_again():
+    assert "".join(map(str, parts(page()))) == page()
+    pictures = {part.picture for part in parts(page()) if isinstance(part, Cell) and part.picture}
+    assert pictures == {path.name for path in DOCS.glob("tutorial-*.svg")}
+
+
+def test_notebook_is_the_page():
+    assert NOTEBOOK.read_text(encoding="utf-8") == notebook(page()), MEND
+
+
+def test_on_the_simulator():
+    before, found, _ = page().partition(RTL)
+    assert found
+    session: dict[str, Any] = {}
+    cells = [part for part in parts(before) if isinstance(part, Cell)]
+    for cell in cells:
+        assert run(cell.code, session)[0] == cell.printed, f"{cell.code}\n{MEND}"
+    assert len(cells) > 8
+
+
+def shown(cell: Any) -> tuple[str, str]:
+    """What a cell printed, and the picture below it."""
+    printed = "".join(o.text for o in cell.outputs if o.output_type == "stream")
+    drawn = [o.data["image/svg+xml"] for o in cell.outputs if "data" in o]
+    return printed, "".join(drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not toolchain.fst_works(), reason="lz4 and zlib are missing")
+def test_notebook_in_rtl(tmp_path):
+    """Every cell in a kernel of its own; the pictures are those of docs/, to the byte."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    stored = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(stored)
+    made = nbformat.read(NOTEBOOK, as_version=4)
+    client = NotebookClient(made, timeout=3000, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
+    for before, after in zip(stored.cells, made.cells, strict=True):
+        if after.cell_type == "code":
+            assert shown(after) == shown(before), f"{after.source}\n{MEND}"
+    assert (tmp_path / "tile.fst").stat().st_size > 0
