@@ -100,9 +100,14 @@ def reason(counters: Mapping[str, Mapping[str, int]], cycles: int, bound: int) -
     lost["padded passes"] = max(matmul["busy"] - bound, 0)
     largest = sorted(lost, key=lambda name: -lost[name])[:2]
     parts = [f"{name} {lost[name] / cycles:.0%}" for name in largest if lost[name]]
-    others = {unit: c["busy"] for unit, c in counters.items() if unit != "matmul"}
-    busiest = max(others, key=lambda unit: others[unit])
-    return f"array: {', '.join(parts)}; {busiest} busy {others[busiest] / cycles:.0%}"
+    # A unit is taken in all cycles but those without a command and those waiting for a token.
+    taken = {
+        unit: sum(kinds.values()) - kinds["token"] - kinds["idle"]
+        for unit, kinds in counters.items()
+        if unit != "matmul"
+    }
+    most = max(taken, key=lambda unit: taken[unit])
+    return f"array: {', '.join(parts)}; {most} taken {taken[most] / cycles:.0%}"
 
 
 def _spec(index: int, one: Draw) -> dict[str, Any]:

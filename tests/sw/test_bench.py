@@ -239,7 +239,7 @@ def a_row(item: Item, cycles: int = 1000, **result: object) -> Row:
 
 def test_reason():
     assert (
-        drawn.reason(COUNTERS, 1000, 500) == "array: token 35%, padded passes 10%; vector busy 90%"
+        drawn.reason(COUNTERS, 1000, 500) == "array: token 35%, padded passes 10%; vector taken 95%"
     )
 
 
@@ -277,7 +277,7 @@ def test_drawn_tables():
         Row(**{**vars(a_row(items[2])), "result": {"refused": "too small"}}),
     ]
     (table,) = drawn.tables({"drawn": found})
-    assert "vector busy" in table.rows[0][-1]
+    assert "vector taken" in table.rows[0][-1]
     assert list(table.rows[1][-2:]) == ["1.000", ""]
     assert table.rows[2][-1] == "too small"
     assert table.notes[0].startswith("1 of 3 within")
