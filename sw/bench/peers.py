@@ -173,8 +173,9 @@ def _arrays(found: Found) -> Table:
         rows=rows,
         notes=[
             "Cycles, and the share of them that is the layer's own. SCALE-Sim counts the products "
-            "alone, with all the memory bandwidth they ask for; RTL computes the whole layer, "
-            "softmax, GELU, LayerNorm and every transfer included."
+            "alone, with all the memory bandwidth they ask for (one array width of columns is "
+            "simulated and counted N / C times); RTL computes the whole layer, softmax, GELU, "
+            "LayerNorm and every transfer included."
         ],
     )
 
