@@ -5,12 +5,13 @@ WORKERS ?= 2
 PYTEST := $(VENV)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run demo test test-all pytest lint clean
+.PHONY: help setup setup-run demo test test-all bench pytest lint clean
 
 help:
 	@echo "make demo      one real BERT encoder layer through generated RTL, bit for bit"
 	@echo "make test      lint and tests (what CI runs)"
 	@echo "make test-all  the same with the slow tests: every size, place and route"
+	@echo "make bench     every figure of docs/performance.md, an hour or two"
 	@echo "make lint      ruff and mypy only"
 	@echo "make setup     prepare the machine and .venv, nothing else"
 	@echo "make clean     remove .venv, caches of the tools and build folders"
@@ -36,9 +37,13 @@ test: lint
 test-all: lint
 	$(PYTEST) -m "slow or not slow" $(ARGS)
 
+bench:
+	@scripts/setup bench
+	$(VENV)/tilewright bench --page docs/performance.md $(ARGS)
+
 pytest: setup
 	$(PYTEST) $(ARGS)
 
 clean:
-	rm -rf .venv .setup.lock build dist sim_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-bench .setup.lock build dist sim_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find hw sim sw synth tests -type d -name __pycache__ -prune -exec rm -rf {} +

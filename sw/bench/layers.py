@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from hw.config import preset_config
 from sw.bench.markdown import Table
@@ -28,7 +29,7 @@ class Case:
     preset: str
     goal: float
 
-    def spec(self, layers: int) -> dict[str, object]:
+    def spec(self, layers: int) -> dict[str, Any]:
         """What a row of it is known by; 0 layers: one alone, without an embedding before it."""
         return {"layer": self.size.name, "sequence": self.sequence, "layers": layers}
 

@@ -8,13 +8,15 @@ from functools import partial
 from typing import Any
 
 from hw import __version__
-from sw.bench import layers, peers
+from sw.bench import drawn, error, layers, peers, speed
 from sw.bench.markdown import section
 from sw.bench.part import Part
 from sw.bench.results import Found, Item, Results, Tell, Unavailable, commit
 from sw.errors import ResultError, UserError
 
-PARTS: dict[str, Part] = {part.name: part for part in (layers.PART, peers.PART)}
+PARTS: dict[str, Part] = {
+    module.PART.name: module.PART for module in (layers, drawn, error, peers, speed)
+}
 """By name, in the order of the document."""
 
 

@@ -30,8 +30,6 @@ SEQUENCE = 128
 """Of whole MiniLM."""
 LAYERS = 6
 
-_SECONDS = 4 * 3600
-
 
 def python() -> Path:
     """The Python of the peers.
@@ -63,7 +61,6 @@ def ask(words: Sequence[str | Path], question: object = None) -> Any:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=_SECONDS,
         check=False,
     )
     if run.returncode:
@@ -176,8 +173,9 @@ def _arrays(found: Found) -> Table:
         rows=rows,
         notes=[
             "Cycles, and the share of them that is the layer's own. SCALE-Sim counts the products "
-            "alone, with all the memory bandwidth they ask for; RTL computes the whole layer, "
-            "softmax, GELU, LayerNorm and every transfer included."
+            "alone, with all the memory bandwidth they ask for (one array width of columns is "
+            "simulated and counted N / C times); RTL computes the whole layer, softmax, GELU, "
+            "LayerNorm and every transfer included."
         ],
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from hw.commands import COMMAND_BYTES, Opcode
 from hw.config import Config
+from sim.native.simulator import BusOptions
 from sw.bench.results import Item, Tell, Unavailable
 from sw.bench.sizes import LayerSize
 from sw.compiler import compile_layer, compile_model
@@ -26,14 +27,17 @@ from sw.quantize.formats import QEmbedding, QLayer, QModel
 from sw.quantize.quantize import quantize_folder
 from sw.quantize.seeded import make_input, make_layer
 
-RTL, MODEL = "verilator", "model"
+RTL, MODEL, ISS = "verilator", "model", "iss"
 
 _SOFTWARE = ("sw/compiler", "sw/program", "sw/quantize", "sw/bench/runs.py", "sw/bench/sizes.py")
 SOURCES = {
     RTL: ("hw", "sim/native", "sim/golden", "sim/iss", "sim/verilog.py", *_SOFTWARE),
-    MODEL: ("hw", "sim", *_SOFTWARE),
+    MODEL: ("hw", "sim/cycles", *_SOFTWARE),
 }
 """What a backend's cycles depend on."""
+
+LATENCY = 30
+"""Cycles of the memory from an accepted address to the first beat, unless a run says otherwise."""
 
 SEED = 7
 """Of weights and inputs; cycles hardly depend on them."""
@@ -108,17 +112,30 @@ def traffic(executable: Executable) -> tuple[int, int]:
     return moved[Opcode.LOAD] + COMMAND_BYTES * len(executable.program), moved[Opcode.STORE]
 
 
-def _run(backend: str, work: Work, tell: Tell) -> tuple[Outputs, dict[int, np.ndarray], float]:
+def _options(backend: str, config: Config, latency: int, tell: Tell) -> dict[str, Any]:
+    """What a backend is opened with."""
+    if backend == RTL:
+        bus = BusOptions(
+            latency=latency,
+            outstanding=config.axi_outstanding,
+            max_burst=config.axi_max_burst,
+        )
+        return {"progress": tell, "bus": bus}
+    return {} if latency == LATENCY or backend == ISS else {"latency": latency}
+
+
+def simulate(
+    backend: str, work: Work, tell: Tell, latency: int = LATENCY
+) -> tuple[Outputs, dict[int, np.ndarray], float]:
     """Outputs, all that was written, and CPU seconds of the run."""
     config = work.executable.config
-    options: dict[str, Any] = {"progress": tell} if backend == RTL else {}
-    with Device.open(backend, config, **options) as device:
+    with Device.open(backend, config, **_options(backend, config, latency, tell)) as device:
         with device.load(work.executable) as loaded:
             begun = time.process_time()
             outputs = loaded.run(
                 work.inputs,
                 work.scalars,
-                progress=lambda cycles: tell(f"{backend}, {cycles:,} cycles"),
+                progress=lambda cycles: tell(f"{cycles:,} cycles"),
             )
             seconds = time.process_time() - begun
             inner = {
@@ -128,26 +145,22 @@ def _run(backend: str, work: Work, tell: Tell) -> tuple[Outputs, dict[int, np.nd
     return outputs, {**outputs.regions, **inner}, seconds
 
 
-def run(work: Work, backend: str, tell: Tell) -> dict[str, Any]:
+def run(work: Work, backend: str, tell: Tell, latency: int = LATENCY) -> dict[str, Any]:
     """Run a program and give its figures; on RTL all it wrote is compared with the simulator's.
 
     Raises
     ------
-    Unavailable
-        If there is no such backend.
     ResultError
         If RTL differs from the simulator, or its counters do not add up.
     """
-    if backend not in BACKENDS:
-        raise Unavailable(f"there is no backend {backend!r}")
-    outputs, written, seconds = _run(backend, work, tell)
+    outputs, written, seconds = simulate(backend, work, tell, latency)
     result = outputs.result
     for unit, reasons in result.counters.items():
         if sum(reasons.values()) != result.cycles:
             raise ResultError(f"{unit}: its counters do not add up to {result.cycles:,} cycles")
     if backend == RTL:
         tell("the same on the simulator")
-        _, expected, _ = _run("iss", work, tell)
+        _, expected, _ = simulate(ISS, work, tell)
         for region, content in expected.items():
             if not np.array_equal(written[region], content):
                 raise ResultError(f"RTL differs from the simulator in region {region}")
@@ -173,6 +186,7 @@ def item(
     *,
     config: Config,
     label: str,
+    latency: int = LATENCY,
     **spec: Any,
 ) -> Item:
     """An item that runs a program on a backend.
@@ -185,6 +199,8 @@ def item(
     backend : str
     config : Config
     label : str
+    latency : int
+        Cycles of the memory.
     **spec
         What the program is.
     """
@@ -193,11 +209,11 @@ def item(
         if backend not in BACKENDS:
             raise Unavailable(f"there is no backend {backend!r}")
         tell("compiling")
-        return run(make(), backend, tell)
+        return run(make(), backend, tell, latency)
 
     return Item(
         part=part,
-        spec={**spec, "config": config.to_dict(), "backend": backend},
+        spec={**spec, "config": config.to_dict(), "latency": latency, "backend": backend},
         sources=SOURCES[backend],
         measure=measure,
         label=f"{label}, {config.rows}×{config.columns}, {backend}",

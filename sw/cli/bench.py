@@ -24,7 +24,8 @@ from sw.errors import ResultError, UserError
     "--page",
     metavar="FILE",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    help="Write the tables between the markers <!-- bench PART --> and <!-- end --> of a page too.",
+    help="Write the tables between the markers <!-- bench PART --> and <!-- end --> of a page too "
+    "(not with --quick).",
 )
 @json_option
 def command(
@@ -36,7 +37,7 @@ def command(
 ) -> None:
     """Measure every figure of docs/performance.md.
 
-    Without PART all are measured, which takes hours. Every result is kept at once in
+    Without PART all are measured, which takes an hour or two. Every result is kept at once in
     DIR/results.jsonl: what was broken off goes on where it was, and nothing is measured again
     before the sources it depends on have changed.
 
@@ -81,7 +82,7 @@ def command(
     (output / "bench.md").write_text(bench.markdown(names), encoding="utf-8")
     document = bench.document(names)
     write_json(document, str(output / "bench.json"))
-    if page is not None:
+    if page is not None and not quick:
         text = page.read_text(encoding="utf-8")
         for name, made in bench.sections(names).items():
             if has_marker(text, name):

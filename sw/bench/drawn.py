@@ -1,0 +1,206 @@
+"""Layers and machines drawn at random: cycles against the larger of array and bus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from hw.config import Config, preset_config
+from sw.bench.markdown import Table
+from sw.bench.part import Part, array, kib, number
+from sw.bench.results import Found, Item, Tell
+from sw.bench.runs import MODEL, item, layer_work
+from sw.bench.sizes import LayerSize, array_cycles, bus_cycles
+from sw.compiler import CompileError
+
+NAME = "drawn"
+COUNT, SEED = 20, 1
+GOAL = 1.10
+"""Cycles over the bound."""
+
+_SIDES = (4, 8, 16, 32, 64)
+_HEAD_DIMS = (16, 32, 48, 64, 96, 128)
+_BASES = {4: "tiny", 8: "small", 16: "default", 32: "large", 64: "huge"}
+"""Preset whose memories and bus a machine takes, by its longer side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A layer on a machine."""
+
+    size: LayerSize
+    sequence: int
+    config: Config
+
+    @property
+    def array_bound(self) -> int:
+        """Cycles of the passes."""
+        return array_cycles(self.size.gemms(self.sequence), self.config.rows, self.config.columns)
+
+
+def machine(rows: int, columns: int) -> Config:
+    """The preset of the longer side with another array and lanes for half its columns.
+
+    The scratchpad has 16,384 words at least: the small presets' are for short sequences.
+    """
+    base = preset_config(_BASES[max(rows, columns)])
+    changes = {
+        "name": f"a{rows}x{columns}",
+        "rows": rows,
+        "columns": columns,
+        "lanes": columns // 2,
+        "sp_depth": max(base.sp_depth, 2048),
+    }
+    return Config.from_dict({**base.to_dict(), **changes})
+
+
+def draw(index: int, seed: int = SEED) -> Draw:
+    """Layer `index` of a seed: hidden 64 … 1024, sequence 8 … 512, array 4×4 … 64×64.
+
+    Sizes are uniform in their logarithm, so that small and large ones come alike; two machines of
+    three are square.
+    """
+    rng = np.random.default_rng((seed, index))
+    while True:
+        head_dim = int(rng.choice(_HEAD_DIMS))
+        heads = int(rng.integers(1, 17))
+        if 64 <= heads * head_dim <= 1024:
+            break
+    hidden = heads * head_dim
+    ffn = 16 * round(hidden * 2.0 ** rng.uniform(0, 2) / 16)
+    sequence = round(8 * 2.0 ** rng.uniform(0, 6))
+    rows = int(rng.choice(_SIDES))
+    columns = int(rng.choice(_SIDES)) if rng.random() < 1 / 3 else rows
+    size = LayerSize(name="drawn", hidden=hidden, heads=heads, head_dim=head_dim, ffn=ffn)
+    return Draw(size=size, sequence=sequence, config=machine(rows, columns))
+
+
+def bounds(one: Draw, result: Mapping[str, Any]) -> tuple[int, int]:
+    """Cycles of the array and of the bus that a run cannot go below."""
+    bus = bus_cycles(result["read_bytes"], result["write_bytes"], one.config.axi_bytes)
+    return one.array_bound, bus
+
+
+def reason(counters: Mapping[str, Mapping[str, int]], cycles: int, bound: int) -> str:
+    """Why a run took longer than its bound: what the array did besides, and who was busiest.
+
+    Parameters
+    ----------
+    counters : mapping of str to mapping of str to int
+        Of each unit, cycles of each kind.
+    cycles, bound : int
+        Of the run, and of the passes the products need.
+    """
+    matmul = counters["matmul"]
+    lost = {name: count for name, count in matmul.items() if name != "busy"}
+    lost["padded passes"] = max(matmul["busy"] - bound, 0)
+    largest = sorted(lost, key=lambda name: -lost[name])[:2]
+    parts = [f"{name} {lost[name] / cycles:.0%}" for name in largest if lost[name]]
+    # A unit is taken in all cycles but those without a command and those waiting for a token.
+    taken = {
+        unit: sum(kinds.values()) - kinds["token"] - kinds["idle"]
+        for unit, kinds in counters.items()
+        if unit != "matmul"
+    }
+    most = max(taken, key=lambda unit: taken[unit])
+    return f"array: {', '.join(parts)}; {most} taken {taken[most] / cycles:.0%}"
+
+
+def _spec(index: int, one: Draw) -> dict[str, Any]:
+    size = one.size
+    return {
+        "what": "layer",
+        "draw": index,
+        "seed": SEED,
+        "hidden": size.hidden,
+        "heads": size.heads,
+        "head_dim": size.head_dim,
+        "ffn": size.ffn,
+        "sequence": one.sequence,
+    }
+
+
+def _measure(inner: Callable[[Tell], dict[str, Any]], tell: Tell) -> dict[str, Any]:
+    """A layer that does not fit is a result too."""
+    try:
+        return inner(tell)
+    except CompileError as error:
+        return {"refused": str(error)}
+
+
+def _item(index: int) -> Item:
+    one = draw(index)
+    made = item(
+        NAME,
+        partial(layer_work, one.size, one.config, one.sequence),
+        MODEL,
+        config=one.config,
+        label=f"drawn {index}",
+        **_spec(index, one),
+    )
+    return replace(made, measure=partial(_measure, made.measure))
+
+
+def items(quick: bool) -> list[Item]:
+    """The layers in the cycle model."""
+    return [_item(index) for index in range(3 if quick else COUNT)]
+
+
+def _line(one: Draw, result: dict[str, Any]) -> tuple[list[str], bool]:
+    """A line of the table, and whether the layer keeps the goal."""
+    size, config = one.size, one.config
+    line = [
+        f"{size.hidden}, {size.heads}×{size.head_dim}, {size.ffn}",
+        str(one.sequence),
+        f"{array(config.to_dict())}, {config.axi_bytes} B",
+        kib(config.onchip_bytes),
+    ]
+    if "refused" in result:
+        return [*line, "–", number(one.array_bound), "–", "–", result["refused"]], False
+    array_bound, bus_bound = bounds(one, result)
+    cycles = result["cycles"]
+    ratio = cycles / max(array_bound, bus_bound)
+    why = "" if ratio <= GOAL else reason(result["counters"], cycles, array_bound)
+    line += [number(cycles), number(array_bound), number(bus_bound), f"{ratio:.3f}", why]
+    return line, ratio <= GOAL
+
+
+def tables(found: Found) -> list[Table]:
+    """Every layer; those above the goal with the reason."""
+    lines, kept = [], 0
+    for row in found[NAME]:
+        line, keeps = _line(draw(row.spec["draw"]), row.result)
+        lines.append(line)
+        kept += keeps
+    return [
+        Table(
+            title="Layers drawn at random",
+            header=(
+                "hidden, heads, FFN",
+                "S",
+                "array, bus",
+                "on chip",
+                "cycles",
+                "array",
+                "bus",
+                "ratio",
+                f"above {GOAL}: why",
+            ),
+            rows=lines,
+            notes=[
+                f"{kept} of {len(lines)} within {GOAL} of the larger of array and bus. Array: "
+                "Σ ceil(K/R)·ceil(N/C)·max(M, R), the three projections and each head's two "
+                "products counted whole; bus: the bytes the program moves over the bytes of a "
+                "beat, reading and writing at the same time. Cycles are the cycle model's."
+            ],
+        )
+    ]
+
+
+PART = Part(
+    name=NAME, about="drawn layers against the bound of array and bus", items=items, tables=tables
+)

@@ -1,0 +1,158 @@
+"""How long the project's own steps take: generation, the build of a simulator, simulation.
+
+Seconds of CPU where a step has one thread; they hold on a machine that does other things too.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hw.config import PRESETS, preset_config
+from sim.native.build import LIBRARY, build
+from sw.bench.markdown import Table
+from sw.bench.part import Part, array, number, pick
+from sw.bench.results import ROOT, Found, Item, Tell
+from sw.bench.runs import RTL, SOURCES, layer_work, simulate
+from sw.bench.sizes import MINILM
+from sw.driver.simulators import generated
+
+NAME = "speed"
+GOALS = {"default": (100_000, 120), "huge": (None, 900)}
+"""Cycles a CPU-second, and seconds of a build, by preset."""
+GENERATION = 15
+"""Seconds the largest preset's Verilog may take."""
+SEQUENCE = 128
+
+
+def _children(work: Callable[[], object]) -> dict[str, float]:
+    """Seconds of wall time, and of CPU in the processes that some work starts."""
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall": round(time.perf_counter() - begun, 2), "cpu": round(used, 2)}
+
+
+def _generate(preset: str, tell: Tell) -> dict[str, Any]:
+    tell("generating")
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "sw", "generate", "--preset", preset, "-o", folder]
+        seconds = _children(
+            lambda: subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+        )
+        size = (Path(folder) / "tilewright.v").stat().st_size
+    return {**seconds, "bytes": size}
+
+
+def _build(preset: str, tell: Tell) -> dict[str, Any]:
+    text = generated(preset_config(preset), progress=tell)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        seconds = _children(lambda: build(text, folder, progress=tell))
+        size = (folder / LIBRARY).stat().st_size
+    return {**seconds, "bytes": size}
+
+
+def _simulate(preset: str, sequence: int, tell: Tell) -> dict[str, Any]:
+    work = layer_work(MINILM, preset_config(preset), sequence)
+    outputs, _, seconds = simulate(RTL, work, tell)
+    cycles = outputs.result.cycles
+    return {"cycles": cycles, "cpu": seconds, "rate": cycles / seconds}
+
+
+def _item(
+    what: str,
+    preset: str,
+    measure: Callable[[Tell], dict[str, Any]],
+    sources: tuple[str, ...],
+    **spec: Any,
+) -> Item:
+    config = preset_config(preset)
+    return Item(
+        part=NAME,
+        spec={"what": what, "preset": preset, "config": config.to_dict(), **spec},
+        sources=sources,
+        measure=measure,
+        label=f"{what}, {preset}",
+    )
+
+
+def items(quick: bool) -> list[Item]:
+    """Generation of every preset, builds and runs of some."""
+    generate = ["default"] if quick else list(PRESETS)
+    builds = ["tiny"] if quick else list(GOALS)
+    native = ("hw", "sim/native", "sim/toolchain.py")
+    return [
+        *(_item("generate", preset, partial(_generate, preset), ("hw",)) for preset in generate),
+        *(_item("build", preset, partial(_build, preset), native) for preset in builds),
+        *(
+            _item(
+                "simulate",
+                preset,
+                partial(_simulate, preset, SEQUENCE),
+                SOURCES[RTL],
+                sequence=SEQUENCE,
+            )
+            for preset in (["default"] if quick else ["tiny", *GOALS])
+        ),
+    ]
+
+
+def _goal(value: float, bound: float | None, *, least: bool = False) -> str:
+    if bound is None:
+        return ""
+    sign, kept = ("≥", value >= bound) if least else ("≤", value <= bound)
+    return f" ({sign} {number(bound)}{'' if kept else ', missed'})"
+
+
+def tables(found: Found) -> list[Table]:
+    """One line a preset."""
+    rows = found[NAME]
+    lines = []
+    for preset in PRESETS:
+        text, made, run = (
+            pick(rows, what=what, preset=preset) for what in ("generate", "build", "simulate")
+        )
+        if text is None and made is None and run is None:
+            continue
+        rate, seconds = GOALS.get(preset, (None, None))
+        line = [preset, array(preset_config(preset).to_dict()), "–", "–", "–", "–", "–"]
+        if text is not None:
+            cpu = text.result["cpu"]
+            line[2] = f"{cpu:.1f} s" + _goal(cpu, GENERATION if preset == "huge" else None)
+            line[3] = f"{text.result['bytes'] / 1024:,.0f} KiB"
+        if made is not None:
+            wall = made.result["wall"]
+            line[4] = f"{wall:,.0f} s" + _goal(wall, seconds)
+            line[5] = f"{made.result['cpu']:,.0f} s"
+        if run is not None:
+            line[6] = number(run.result["rate"]) + _goal(run.result["rate"], rate, least=True)
+        lines.append(line)
+    header = (
+        "preset",
+        "array",
+        "generation, CPU",
+        "Verilog",
+        "build, wall",
+        "build, CPU",
+        "cycles a CPU-second",
+    )
+    notes = [
+        "Generation is `tilewright generate` as a whole. The build of the native simulator begins "
+        f"with Verilog and runs on every core. Cycles are those of a layer of MiniLM, sequence "
+        f"{SEQUENCE}, in one thread. Goals in parentheses."
+    ]
+    return [Table(title="Speed", header=header, rows=lines, notes=notes)]
+
+
+PART = Part(
+    name=NAME, about="generation, builds and simulation in seconds", items=items, tables=tables
+)
