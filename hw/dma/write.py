@@ -44,7 +44,7 @@ class _Run(data.StructLayout):
     Attributes
     ----------
     chunks1 : chunks − 1
-    groups1 : groups of D bytes in the last chunk − 1 (D <= W)
+    groups1 : groups of D bytes in the last chunk − 1 (only where D <= W)
     """
 
     def __init__(self, config: Config) -> None:
@@ -54,7 +54,7 @@ class _Run(data.StructLayout):
                 "sp": address,
                 "sp_chunk": address,
                 "chunks1": 32 - log2(config.panel),
-                "groups1": _group_bits(config),
+                **_groups_of_last(config),
                 "half": 1,
                 "odd": 1,
                 "edges": _Edges(config),
@@ -62,8 +62,10 @@ class _Run(data.StructLayout):
         )
 
 
-def _group_bits(config: Config) -> int:
-    return max(0, log2(config.word_bytes) - log2(config.axi_bytes))
+def _groups_of_last(config: Config) -> dict[str, int]:
+    # A field of no bits would be a wire [-1:0] in Verilog.
+    bits = log2(config.word_bytes) - log2(config.axi_bytes)
+    return {"groups1": bits} if bits > 0 else {}
 
 
 class _Tag(data.StructLayout):
@@ -73,7 +75,7 @@ class _Tag(data.StructLayout):
         super().__init__(
             {
                 "last": 1,
-                "groups1": _group_bits(config),
+                **_groups_of_last(config),
                 "half": 1,
                 "odd": 1,
                 "edges": _Edges(config),
@@ -159,7 +161,7 @@ class _ChunkReader(wiring.Component):
 
         tag = Signal(_Tag(config), name="tag")
         m.d.comb += tag.last.eq(ends)
-        for name in ("groups1", "half", "odd", "edges"):
+        for name in (*_groups_of_last(config), "half", "odd", "edges"):
             m.d.comb += tag[name].eq(run[name])
         arrived = granted
         for stage in range(SP_READ_LATENCY):
@@ -476,18 +478,18 @@ class WriteEngine(wiring.Component):
         for name in ("sp", "sp_chunk", "half", "odd"):
             m.d.comb += run[name].eq(burst[name])
         panel_bits = log2(config.panel)
-        group_bits = _group_bits(config)
-        groups = burst.length1[lanes : lanes + group_bits]
         m.d.comb += [
             run.chunks1.eq(
                 Mux(burst.half, burst.length1[panel_bits:], burst.length1[panel_bits + 1 :])
             ),
-            # Of a half chunk's groups the top bit is the chunk's.
-            run.groups1.eq(Mux(burst.half, groups[: max(group_bits - 1, 0)], groups)),
             run.edges.offset.eq(burst.offset),
             run.edges.end.eq((burst.offset + burst.length1[:lanes])[:lanes]),
             run.edges.carry.eq(burst.carry),
         ]
+        for name, bits in _groups_of_last(config).items():
+            groups = burst.length1[lanes : lanes + bits]
+            # Of a half chunk's groups the top bit is the chunk's.
+            m.d.comb += run[name].eq(Mux(burst.half, groups[:-1], groups))
 
         # W: beats of the runs, cut into bursts; when draining, beats without data.
         w_valid = Signal()
