@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,6 +12,7 @@ from hw.dma.activity import ActivityMonitor
 from hw.dma.axi import DATA_ID, AddressChannel, ReadChannel
 from hw.dma.buffers import Fifo
 from hw.dma.bursts import BurstGenerator
+from hw.dma.faults import fault_record
 from hw.dma.lanes import log2
 from hw.dma.records import Activity, FaultRecord, SpWrite, Transfer
 from hw.dma.scatter import ChunkWriter, Descriptor, Realign
@@ -94,25 +95,18 @@ class ReadEngine(wiring.Component):
         for name in ("sp", "sp_chunk", "half", "odd"):
             m.d.comb += descriptor.place[name].eq(burst[name])
 
-        fault = Signal(FaultRecord(config), name="fault_record")
+        fault = fault_record(
+            m,
+            config,
+            bursts,
+            slverr=Fault.READ_SLVERR,
+            decerr=Fault.READ_DECERR,
+            error=realign.error,
+            resp=self.r.payload.resp,
+            burst=fifo.o.payload,
+            settled=~fifo.some,
+        )
         m.d.comb += [realign.stop.eq(fault.valid), self.fault.eq(fault)]
-        with m.If(~fault.valid):
-            with m.If(realign.error):
-                resp = self.r.payload.resp
-                m.d.sync += [
-                    fault.valid.eq(1),
-                    fault.code.eq(Mux(resp[0], Fault.READ_DECERR, Fault.READ_SLVERR)),
-                    fault.index.eq(fifo.o.payload.index),
-                    fault.address.eq(Cat(Const(0, lanes), fifo.o.payload.beat)),
-                ]
-            with m.Elif(bursts.outside & ~fifo.some):
-                # Not before the runs in front of it had their beats.
-                m.d.sync += [
-                    fault.valid.eq(1),
-                    fault.code.eq(Fault.WINDOW),
-                    fault.index.eq(bursts.outside_index),
-                    fault.address.eq(bursts.outside_address),
-                ]
 
         m.submodules.monitor = monitor = ActivityMonitor(config.axi_outstanding + 8)
         m.d.comb += [

@@ -12,6 +12,7 @@ from hw.dma.activity import ActivityMonitor
 from hw.dma.axi import DATA_ID, RESP_ERROR, AddressChannel, ResponseChannel, WriteChannel
 from hw.dma.buffers import Fifo
 from hw.dma.bursts import BurstGenerator
+from hw.dma.faults import fault_record
 from hw.dma.gather import ChunkReader, Regroup, Run, Unalign, groups_of_last
 from hw.dma.lanes import log2
 from hw.dma.records import Activity, FaultRecord, Transfer, sp_address_bits
@@ -111,7 +112,21 @@ class WriteEngine(wiring.Component):
         wiring.connect(m, reader.sp_read, wiring.flipped(self.sp_read))
         wiring.connect(m, reader.o, regroup.i)
         wiring.connect(m, regroup.o, unalign.i)
-        fault = Signal(FaultRecord(config), name="fault_record")
+        response = responses.o.payload
+        responds = Signal()
+        failed = Signal()
+        fault = fault_record(
+            m,
+            config,
+            bursts,
+            slverr=Fault.WRITE_SLVERR,
+            decerr=Fault.WRITE_DECERR,
+            error=failed,
+            resp=self.b.payload.resp,
+            burst=response,
+            settled=~responses.some,
+            enable=~self.drain,
+        )
         m.d.comb += [reader.sp_read_data.eq(self.sp_read_data), self.fault.eq(fault)]
 
         # A burst goes to AW, to the queue of W's lengths and to that of responses at once, the
@@ -122,7 +137,6 @@ class WriteEngine(wiring.Component):
         in_flight = Signal(range(config.axi_outstanding + 1))
         room = Signal(init=1)
         issues = Signal()
-        responds = Signal()
         m.d.comb += [
             bursts.o.ready.eq(
                 lengths.i.ready
@@ -202,8 +216,6 @@ class WriteEngine(wiring.Component):
             m.d.sync += w_count.eq(Mux(lengths.o.ready, 0, w_count + 1))
 
         # B: in order, since all bursts have one ID.
-        response = responses.o.payload
-        failed = Signal()
         m.d.comb += [
             self.b.ready.eq(responses.o.valid & ~response.empty),
             responses.o.ready.eq(response.empty | self.b.valid),
@@ -217,23 +229,6 @@ class WriteEngine(wiring.Component):
             & ~fault.valid
             & ~self.drain
         )
-        with m.If(~fault.valid & ~self.drain):
-            with m.If(failed):
-                resp = self.b.payload.resp
-                m.d.sync += [
-                    fault.valid.eq(1),
-                    fault.code.eq(Mux(resp[0], Fault.WRITE_DECERR, Fault.WRITE_SLVERR)),
-                    fault.index.eq(response.index),
-                    fault.address.eq(Cat(Const(0, lanes), response.beat)),
-                ]
-            with m.Elif(bursts.outside & ~responses.some):
-                # Not before the runs in front of it had their responses.
-                m.d.sync += [
-                    fault.valid.eq(1),
-                    fault.code.eq(Fault.WINDOW),
-                    fault.index.eq(bursts.outside_index),
-                    fault.address.eq(bursts.outside_address),
-                ]
 
         m.submodules.monitor = monitor = ActivityMonitor(config.axi_outstanding + 8)
         m.d.comb += [
