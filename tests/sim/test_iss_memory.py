@@ -24,14 +24,7 @@ from hw.config import Config
 from hw.encoding import Command, command, encode
 from hw.manifest import manifest_hash
 from sim.iss import Dram, FaultRecord, Machine, UndefinedError
-from tests.sim.iss_programs import (
-    CONFIGS,
-    EACH_CONFIG,
-    fault,
-    program,
-    rng_for,
-    run,
-)
+from tests.sim.iss_programs import CONFIGS, EACH_CONFIG, fault, program, rng_for, run
 
 # LOAD and STORE.
 
