@@ -139,7 +139,7 @@ class BurstGenerator(wiring.Component):
         valid2 = Signal()
         outside2 = Signal(reset_less=True)
         beat2 = Signal(width - lanes, reset_less=True)
-        last2 = Signal(low, reset_less=True)
+        last2 = Signal(max(1, low), reset_less=True)
         left2 = Signal(33 - lanes - low, reset_less=True)
         end2 = Signal(reset_less=True)
         offset2 = Signal(lanes, reset_less=True)

@@ -137,7 +137,7 @@ class FetchEngine(wiring.Component):
         roomy = Signal()
         planned = Signal()
         ends = Signal(reset_less=True)
-        length = Signal(range(beats), reset_less=True)
+        length = Signal(range(max(2, beats)), reset_less=True)
         asks, freed = Signal(), Signal()
         m.d.sync += [
             ends.eq(beat[low:] == last[lanes + low : width]),

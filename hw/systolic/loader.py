@@ -331,7 +331,7 @@ class WeightLoader(Cell):
             write_column=column1,
             column=data1,
             read_buffer=read_buffer,
-            read_row=rows - 1 - row,
+            read_row=~row,  # rows − 1 − row
             row=transposer_row,
         )
 

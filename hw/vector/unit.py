@@ -1,5 +1,8 @@
 """The VECTOR unit: sequencer, lanes, output, statistics and the row unit."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
@@ -30,6 +33,79 @@ LEAST_GROUP = 4
 """Least cycles of a group, for the read-modify-write of row statistics."""
 COUNTERS_AHEAD = 3
 """Cycles the output's counters run ahead of the lanes' results, to make masks and addresses."""
+
+
+def delayed(m: Module, name: str, value: Value, cycles: int, reset_less: bool = True) -> Value:
+    """The value some cycles later."""
+    for cycle in range(cycles):
+        later = Signal(value.shape(), name=f"{name}_{cycle}", reset_less=reset_less)
+        m.d.sync += later.eq(value)
+        value = later
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """The command under way.
+
+    Attributes
+    ----------
+    command : VECTOR's fields, held
+    incoming : those at the port
+    start : a command is taken, of either kind
+    running : VECTOR, from its start to `done`
+    generating : items are left to make
+    item_valid : one is there to issue
+    """
+
+    command: Any
+    incoming: Any
+    start: Signal
+    running: Signal
+    generating: Signal
+    item_valid: Signal
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Issue:
+    """The item at its issue.
+
+    Attributes
+    ----------
+    item : its fields
+    any : an item goes
+    row : it is a part of a row
+    value : the last part
+    last : the command's last item
+    nothing : a command without items was started in the cycle before
+    """
+
+    item: Any
+    any: Signal
+    row: Signal
+    value: Signal
+    last: Signal
+    nothing: Signal
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Output:
+    """What the lanes' results need.
+
+    Attributes
+    ----------
+    wide : the command writes 16 bits an element
+    keep : valid columns, at the lanes' last stage
+    keep_later : those a cycle later, with the results
+    valid : there are results
+    at : their place, group and rows
+    """
+
+    wide: Signal
+    keep: Signal
+    keep_later: Value
+    valid: Value
+    at: Any
 
 
 class VectorUnit(Cell):
@@ -115,23 +191,14 @@ class VectorUnit(Cell):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config = self.config
-        lanes, panel, columns = config.lanes, config.panel, config.columns
         layout = command_layout(Opcode.VECTOR)
         command = Signal(layout)
         incoming = data.View(layout, self.command[: layout.size])
 
-        def delayed(name: str, value: Value, cycles: int, reset_less: bool = True) -> Value:
-            for cycle in range(cycles):
-                later = Signal(value.shape(), name=f"{name}_{cycle}", reset_less=reset_less)
-                m.d.sync += later.eq(value)
-                value = later
-            return value
-
         # One command at a time.
-        running = Signal()  # VECTOR from its start to `done`
-        generating = Signal()  # items are left to make
-        item_valid = Signal()  # one is there to issue
+        running = Signal()
+        generating = Signal()
+        item_valid = Signal()
         row_mode = Signal()  # the row unit has the ports: `row_active` and one cycle more
         row_active, row_was_active = Signal(), Signal()
         start = Signal()
@@ -144,8 +211,49 @@ class VectorUnit(Cell):
             m.d.sync += row_mode.eq(1)
         with m.Elif(~row_active):
             m.d.sync += row_mode.eq(0)
+        run = _Run(
+            command=command,
+            incoming=incoming,
+            start=start,
+            running=running,
+            generating=generating,
+            item_valid=item_valid,
+        )
 
-        # --- Items, made a cycle before their issue: parameters of a group, then its rows.
+        issue = self._sequence(m, run)
+        inputs = {
+            **self._operands(m, issue),
+            **self._row_values(m, run, issue),
+            **self._parameters(m, run, issue),
+        }
+        output = self._follow(m, run, issue)
+        results, maxima = self._lanes(m, run, inputs, output)
+        write = self._write(m, run, results, output)
+        statistics = self._statistics(m, run, results, maxima, output)
+        row_unit = self._row_unit(m, run, row_active)
+        self._share(m, run, issue, row_mode, write, statistics, row_unit)
+
+        # The end: the last item has left statistics and its word is visible to readers.
+        drain = TO_LANE + LANE_LATENCY + max(2, statistics_latency(self.config.lanes)) + 2
+        ended = Signal(drain)
+        m.d.sync += ended.eq(Cat(issue.last, ended)[:drain])
+        vector_done = ended[-1] | issue.nothing
+        with m.If(vector_done):
+            m.d.sync += running.eq(0)
+        m.d.comb += [
+            self.done.eq(vector_done | (row_was_active & ~row_active)),
+            self.busy.eq(issue.row),
+            self.stall_operand.eq((generating | item_valid) & ~issue.row),
+            self.stall_row.eq(row_mode),
+            self.draining.eq(running & ~generating & ~item_valid),
+        ]
+        return m
+
+    def _sequence(self, m: Module, run: _Run) -> _Issue:
+        """Make items, each a cycle before its issue: parameters of a group, then its rows."""
+        config = self.config
+        lanes, panel, columns = config.lanes, config.panel, config.columns
+        command, incoming = run.command, run.incoming
         needs = Signal(5)
         affine = incoming.post == Post.AFFINE
         channel_mul = incoming.mul == Mul.CHANNEL
@@ -205,7 +313,7 @@ class VectorUnit(Cell):
             reset_less=True,
         )
 
-        # --- Issue.
+        # Issue.
         pace = Signal()  # a group's last row waits for the group's least length
         m.d.comb += pace.eq(item.parameter | ~item.last_row | (least == 0))
         # Both grants, or none; an item that waits for one keeps the other's port.
@@ -217,22 +325,22 @@ class VectorUnit(Cell):
         last_issue = Signal()
         advance = Signal()
         m.d.comb += [
-            issue.eq(item_valid & pace & acc_free & sp_free),
+            issue.eq(run.item_valid & pace & acc_free & sp_free),
             self.acc_read_valid.eq(issue & item.needs_acc),
             issue_row.eq(issue & ~item.parameter),
             issue_value.eq(issue_row & item.last_part),
             last_issue.eq(issue & item.last),
-            advance.eq(generating & (~item_valid | issue)),
+            advance.eq(run.generating & (~run.item_valid | issue)),
         ]
         with m.If(least != 0):
             m.d.sync += least.eq(least - 1)
         with m.If(issue_row & item.first_row):
             m.d.sync += least.eq(LEAST_GROUP - 1)
         with m.If(issue):
-            m.d.sync += item_valid.eq(0)
+            m.d.sync += run.item_valid.eq(0)
         with m.If(advance):
             m.d.sync += [
-                item_valid.eq(1),
+                run.item_valid.eq(1),
                 item.parameter.eq(parameter),
                 item.number.eq(number),
                 item.needs_acc.eq(~parameter & ~from_sp),
@@ -277,16 +385,16 @@ class VectorUnit(Cell):
                 with m.Else():
                     m.d.sync += group.eq(group + 1)
                 with m.If(last_group):
-                    m.d.sync += generating.eq(0)
+                    m.d.sync += run.generating.eq(0)
 
         empty = (incoming.m == 0) | (incoming.panels == 0)
         nothing = Signal()  # an empty command was started
-        m.d.sync += nothing.eq(start & ~self.is_row & empty)
-        with m.If(start & ~self.is_row):
+        m.d.sync += nothing.eq(run.start & ~self.is_row & empty)
+        with m.If(run.start & ~self.is_row):
             m.d.sync += [
                 command.eq(incoming),
-                running.eq(1),
-                generating.eq(~empty),
+                run.running.eq(1),
+                run.generating.eq(~empty),
                 needs.eq(incoming_needs),
                 left.eq(incoming_needs),
                 row.eq(0),
@@ -300,10 +408,20 @@ class VectorUnit(Cell):
                 acc_region.eq(incoming.acc_addr),
                 part.eq(0),
             ]
+        return _Issue(
+            item=item,
+            any=issue,
+            row=issue_row,
+            value=issue_value,
+            last=last_issue,
+            nothing=nothing,
+        )
 
-        # --- Operands: the group's lanes of the words, at stage 0 of the lanes.
-        group_at_word = delayed("group_at_word", item.group, SP_READ_LATENCY)
-        tile_at_word = delayed("tile_at_word", item.tile_group, SP_READ_LATENCY)
+    def _operands(self, m: Module, issue: _Issue) -> dict[str, Value]:
+        """The group's lanes of the words, at stage 0 of the lanes."""
+        lanes = self.config.lanes
+        group_at_word = delayed(m, "group_at_word", issue.item.group, SP_READ_LATENCY)
+        tile_at_word = delayed(m, "tile_at_word", issue.item.tile_group, SP_READ_LATENCY)
         operands = Signal(16 * lanes, reset_less=True)
         accs = Signal(32 * lanes, reset_less=True)
         m.d.sync += [
@@ -311,14 +429,17 @@ class VectorUnit(Cell):
             accs.eq(self.acc_read_data.word_select(tile_at_word, 32 * lanes)),
         ]
 
-        take_acc = delayed("take_acc", issue_row, TO_LANE, reset_less=False)
-        more = delayed("more", item.more, TO_LANE)
+        take_acc = delayed(m, "take_acc", issue.row, TO_LANE, reset_less=False)
+        more = delayed(m, "more", issue.item.more, TO_LANE)
+        return {"accs": accs, "operands": operands, "take_acc": take_acc, "more": more}
 
-        # --- Row values, each at the stage that uses it.
-        m.d.comb += self.scale_address.eq(command.scale_in + item.row)
-        stat_row = (command.stat + item.row)[: self.stat_bits]
+    def _row_values(self, m: Module, run: _Run, issue: _Issue) -> dict[str, Value]:
+        """What lanes take of a row, each value at the stage that uses it."""
+        command = run.command
+        m.d.comb += self.scale_address.eq(command.scale_in + issue.item.row)
+        stat_row = (command.stat + issue.item.row)[: self.stat_bits]
         m.d.comb += self.early_stat.eq(
-            delayed("early_stat", stat_row, TO_LANE + stages.STAGE_F1 - 2)
+            delayed(m, "early_stat", stat_row, TO_LANE + stages.STAGE_F1 - 2)
         )
         f1 = Signal(signed(F1_BITS), reset_less=True)
         m.d.sync += f1.eq(Mux(command.pre == Pre.TOP_MINUS, self.early_top, self.early_f1))
@@ -330,9 +451,13 @@ class VectorUnit(Cell):
         with m.If(command.pre == Pre.CENTER):
             m.d.sync += pre_multiplier.eq(command.imm)
         assert SCALE_LATENCY + 1 == TO_LANE + stages.STAGE_PRE
-        scale_e = delayed("scale_e", self.scale_e, TO_LANE + stages.STAGE_SHIFT - SCALE_LATENCY - 1)
-        factor = delayed("factor", self.early_factor, stages.STAGE_MULTIPLIER - stages.STAGE_F1 + 1)
-        exponent = delayed("exponent", self.early_exponent, stages.STAGE_SHIFT - stages.STAGE_F1)
+        scale_e = delayed(
+            m, "scale_e", self.scale_e, TO_LANE + stages.STAGE_SHIFT - SCALE_LATENCY - 1
+        )
+        factor = delayed(
+            m, "factor", self.early_factor, stages.STAGE_MULTIPLIER - stages.STAGE_F1 + 1
+        )
+        exponent = delayed(m, "exponent", self.early_exponent, stages.STAGE_SHIFT - stages.STAGE_F1)
         row_shift = Signal(6, reset_less=True)
         with m.Switch(command.mul):
             with m.Case(Mul.CHANNEL):
@@ -341,13 +466,21 @@ class VectorUnit(Cell):
                 m.d.sync += row_shift.eq(exponent + command.shift)
             with m.Default():
                 m.d.sync += row_shift.eq(command.shift)
-        row_multiplier = Mux(command.mul == Mul.ROW, factor, command.imm)
+        return {
+            "pre_multiplier": pre_multiplier,
+            "f1": f1,
+            "row_multiplier": Mux(command.mul == Mul.ROW, factor, command.imm),
+            "row_shift": row_shift,
+        }
 
-        # --- Parameter items, picked up on their way down.
+    def _parameters(self, m: Module, run: _Run, issue: _Issue) -> dict[str, Value]:
+        """When lanes pick up parameter items on their way down."""
+        command = run.command
+
         def taken(name: str, index: int, stage: int) -> Value:
             first = Signal(name=f"issue_{name}")
-            m.d.comb += first.eq(issue & item.parameter & (item.number == index))
-            return delayed(f"take_{name}", first, TO_LANE + stage, reset_less=False)
+            m.d.comb += first.eq(issue.any & issue.item.parameter & (issue.item.number == index))
+            return delayed(m, f"take_{name}", first, TO_LANE + stage, reset_less=False)
 
         take = {
             "take_multiplier": taken("multiplier", 0, stages.STAGE_MULTIPLIER),
@@ -357,20 +490,25 @@ class VectorUnit(Cell):
         for name, index in (("bias_low", 2), ("bias_high", 3)):
             early = taken(name, index, stages.STAGE_BIAS)
             late = delayed(
-                f"take_{name}_late", early, stages.STAGE_AFFINE - stages.STAGE_BIAS, False
+                m, f"take_{name}_late", early, stages.STAGE_AFFINE - stages.STAGE_BIAS, False
             )
             take[f"take_{name}"] = Mux(command.post == Post.AFFINE, late, early)
+        return take
 
-        # --- The output's own counters follow the items.
+    def _follow(self, m: Module, run: _Run, issue: _Issue) -> _Output:
+        """Counters of the output's own follow the items."""
+        config = self.config
+        lanes, panel = config.lanes, config.panel
+        command, incoming = run.command, run.incoming
         arrives = delayed(
-            "arrives", issue_value, TO_LANE + LANE_LATENCY - COUNTERS_AHEAD, reset_less=False
+            m, "arrives", issue.value, TO_LANE + LANE_LATENCY - COUNTERS_AHEAD, reset_less=False
         )
         out_row = Signal(16)
         out_group = Signal(range(max(2, panel // lanes)))
         out_column = Signal(17)
         out_panel = Signal(16, reset_less=True)
         out_first = Signal()
-        with m.If(start):
+        with m.If(run.start):
             m.d.sync += [
                 out_row.eq(0),
                 out_group.eq(0),
@@ -401,12 +539,12 @@ class VectorUnit(Cell):
                 command.valid,
             )
         )
-        column1 = delayed("column1", out_column, 1)
+        column1 = delayed(m, "column1", out_column, 1)
         keep = Signal(lanes)
         left_columns = Signal(signed(19))
         m.d.comb += left_columns.eq(limit - column1)
         m.d.sync += keep.eq(Cat(left_columns > index for index in range(lanes)))
-        keep3 = delayed("keep3", keep, 1)
+        keep3 = delayed(m, "keep3", keep, 1)
 
         info_layout = data.StructLayout(
             {
@@ -427,12 +565,18 @@ class VectorUnit(Cell):
             info.stat.eq(command.stat + out_row),
             info.scale.eq(command.scale_out + out_row),
         ]
-        at_result = data.View(info_layout, delayed("info", info.as_value(), COUNTERS_AHEAD))
-        result_valid = delayed("result_valid", arrives, COUNTERS_AHEAD, reset_less=False)
+        at_result = data.View(info_layout, delayed(m, "info", info.as_value(), COUNTERS_AHEAD))
+        result_valid = delayed(m, "result_valid", arrives, COUNTERS_AHEAD, reset_less=False)
+        return _Output(wide=wide_out, keep=keep, keep_later=keep3, valid=result_valid, at=at_result)
 
-        # --- Lanes.
+    def _lanes(
+        self, m: Module, run: _Run, inputs: dict[str, Value], output: _Output
+    ) -> tuple[list[Signal], list[Signal]]:
+        """Place the lanes; their results and maxima."""
+        inputs = dict(inputs)
+        accs, operands = inputs.pop("accs"), inputs.pop("operands")
         results, maxima = [], []
-        for index in range(lanes):
+        for index in range(self.config.lanes):
             result = Signal(signed(17), name=f"result_{index}")
             maximum = Signal(signed(stages.MAXIMUM_BITS), name=f"maximum_{index}")
             place(
@@ -440,16 +584,10 @@ class VectorUnit(Cell):
                 f"lane_{index}",
                 self.lane,
                 acc=accs.word_select(index, 32),
-                take_acc=take_acc,
-                more=more,
                 operand=operands.word_select(index, 16),
-                pre_multiplier=pre_multiplier,
-                f1=f1,
-                row_multiplier=row_multiplier,
-                row_shift=row_shift,
-                **take,
+                **inputs,
                 **{
-                    name: getattr(command, name)
+                    name: getattr(run.command, name)
                     for name in (
                         "source",
                         "pre",
@@ -462,35 +600,45 @@ class VectorUnit(Cell):
                         "shift2",
                     )
                 },
-                keep=keep[index],
+                keep=output.keep[index],
                 result=result,
                 maximum=maximum,
             )
             results.append(result)
             maxima.append(maximum)
+        return results, maxima
 
-        # --- Output word: the group's bytes repeated over the word, the mask picks the place.
+    def _write(
+        self, m: Module, run: _Run, results: list[Signal], output: _Output
+    ) -> dict[str, Signal]:
+        """The output word: the group's bytes repeated over the word, the mask picks the place."""
+        config = self.config
         halves = Cat(result[:16] for result in results)
         bytes_ = Cat(result[:8] for result in results)
-        chunks = config.word_bytes // lanes
+        chunks = config.word_bytes // config.lanes
         word = Signal(8 * config.word_bytes, reset_less=True)
         mask = Signal(chunks, reset_less=True)
         address = Signal(len(self.sp_write_address), reset_less=True)
         writes = Signal()
         m.d.sync += [
-            word.eq(Mux(wide_out, halves.replicate(chunks // 2), bytes_.replicate(chunks))),
+            word.eq(Mux(output.wide, halves.replicate(chunks // 2), bytes_.replicate(chunks))),
             mask.eq(
                 Mux(
-                    wide_out,
-                    0b11 << (at_result.group << 1),
-                    1 << (at_result.group + Mux(at_result.half, chunks // 2, 0)),
+                    output.wide,
+                    0b11 << (output.at.group << 1),
+                    1 << (output.at.group + Mux(output.at.half, chunks // 2, 0)),
                 )
             ),
-            address.eq(at_result.address),
-            writes.eq(result_valid & (command.out != OutFormat.NONE)),
+            address.eq(output.at.address),
+            writes.eq(output.valid & (run.command.out != OutFormat.NONE)),
         ]
+        return {"valid": writes, "address": address, "data": word, "mask": mask}
 
-        # --- Statistics and the row unit share the row table's update port.
+    def _statistics(
+        self, m: Module, run: _Run, results: list[Signal], maxima: list[Signal], output: _Output
+    ) -> dict[str, Signal]:
+        """Place the statistics; their outputs."""
+        command = run.command
         stat = {
             name: Signal(member.shape, name=f"statistics_{name}")
             for name, member in self.statistics.signature.members.items()
@@ -500,20 +648,24 @@ class VectorUnit(Cell):
             m,
             "statistics",
             self.statistics,
-            valid=result_valid,
+            valid=output.valid,
             results=Cat(results),
             maxima=Cat(maxima),
-            keep=keep3,
-            start=at_result.start,
+            keep=output.keep_later,
+            start=output.at.start,
             stat_op=command.stat_op,
             magnitude=command.magnitude,
-            stat_address=at_result.stat,
-            scale_address=at_result.scale,
+            stat_address=output.at.stat,
+            scale_address=output.at.scale,
             f1=self.f1,
             f2=self.f2,
             stored_magnitude=self.magnitude,
             **stat,
         )
+        return stat
+
+    def _row_unit(self, m: Module, run: _Run, row_active: Signal) -> dict[str, Signal]:
+        """Place the row unit; its outputs but `active`."""
         unit = {
             name: Signal(member.shape, name=f"row_unit_{name}")
             for name, member in self.row_unit.signature.members.items()
@@ -524,7 +676,7 @@ class VectorUnit(Cell):
             "row_unit",
             self.row_unit,
             command=self.command[: command_layout(Opcode.ROW).size],
-            start=start & self.is_row,
+            start=run.start & self.is_row,
             active=row_active,
             f1=self.f1,
             f2=self.f2,
@@ -533,6 +685,20 @@ class VectorUnit(Cell):
             read_data=self.sp_read_data,
             **unit,
         )
+        return unit
+
+    def _share(
+        self,
+        m: Module,
+        run: _Run,
+        issue: _Issue,
+        row_mode: Signal,
+        write: dict[str, Signal],
+        stat: dict[str, Signal],
+        unit: dict[str, Signal],
+    ) -> None:
+        """VECTOR and the row unit share the ports to the row table and the scratchpad."""
+        item = issue.item
         m.d.comb += [
             self.update_scale.eq(
                 Mux(row_mode, unit["scale_address"], stat["update_scale"]),
@@ -556,26 +722,10 @@ class VectorUnit(Cell):
             self.write_factor_data.eq(unit["factor"]),
             self.write_exponent_data.eq(unit["exponent"]),
             self.acc_read_address.eq(item.acc_address),
-            self.sp_read_valid.eq((item_valid & item.needs_sp) | unit["read_valid"]),
+            self.sp_read_valid.eq((run.item_valid & item.needs_sp) | unit["read_valid"]),
             self.sp_read_address.eq(Mux(row_mode, unit["read_address"], item.sp_address)),
-            self.sp_write_valid.eq(writes | unit["write_valid"]),
-            self.sp_write_address.eq(Mux(row_mode, unit["write_address"], address)),
-            self.sp_write_data.eq(Mux(row_mode, unit["write_data"], word)),
-            self.sp_write_mask.eq(Mux(row_mode, ~0, mask)),
+            self.sp_write_valid.eq(write["valid"] | unit["write_valid"]),
+            self.sp_write_address.eq(Mux(row_mode, unit["write_address"], write["address"])),
+            self.sp_write_data.eq(Mux(row_mode, unit["write_data"], write["data"])),
+            self.sp_write_mask.eq(Mux(row_mode, ~0, write["mask"])),
         ]
-
-        # --- The end: the last item has left statistics and its word is visible to readers.
-        drain = TO_LANE + LANE_LATENCY + max(2, statistics_latency(lanes)) + 2
-        ended = Signal(drain)
-        m.d.sync += ended.eq(Cat(last_issue, ended)[:drain])
-        vector_done = ended[-1] | nothing
-        with m.If(vector_done):
-            m.d.sync += running.eq(0)
-        m.d.comb += [
-            self.done.eq(vector_done | (row_was_active & ~row_active)),
-            self.busy.eq(issue_row),
-            self.stall_operand.eq((generating | item_valid) & ~issue_row),
-            self.stall_row.eq(row_mode),
-            self.draining.eq(running & ~generating & ~item_valid),
-        ]
-        return m

@@ -49,16 +49,12 @@ def run_cell(
     simulator, folder, tests
         As of `runner.simulate_verilog`.
     arrays : mapping, optional
-        What `recorded` returns within the testbench.
+        What `runner.recorded` returns within the testbench.
     text : str, optional
         Verilog of `cell`, if it is none of the machine.
     **values
-        More of what `values` returns there.
+        More of what `runner.parameters` returns there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if arrays is not None:
-        np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
-        values["arrays"] = str((folder / "arrays.npz").absolute())
     if text is None:
         text = cell_verilog(config, cell)
     # The cell is the first module; GPI does not tell directions.
@@ -70,6 +66,7 @@ def run_cell(
         simulator=simulator,
         folder=folder,
         tests=tests,
+        arrays=arrays,
         values={
             "config": config.to_dict(),
             "seed": 1,
@@ -77,12 +74,6 @@ def run_cell(
             **values,
         },
     )
-
-
-def recorded() -> dict[str, Array]:
-    """Return, within a testbench, the arrays given to `run_cell`."""
-    with np.load(parameters()["arrays"]) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def pack(values: Iterable[int] | Array, bits: int) -> int:

@@ -1,7 +1,7 @@
 """Testbench of the MATMUL unit with its accumulators, against the instruction-set simulator.
 
 Parameters: `config`; `scale_latency`, the row table's; `commands`, how many a run has; `signs`, of
-a long K; `arrays`, recorded commands with the machine's state around them.
+a long K; `arrays` commands with the machine's state around them.
 """
 
 import json
@@ -15,7 +15,8 @@ from hw.commands import LAYOUTS, Opcode, WeightFormat, XMode
 from sim import golden
 from sim.iss.matmul import matmul
 from sim.iss.state import State
-from sim.testbenches.cell import Bench, Memory, ReadPort, pack_command, recorded, unpack
+from sim.testbenches.cell import Bench, Memory, ReadPort, pack_command, unpack
+from sim.testbenches.runner import recorded
 
 Fields = dict[str, int]
 MAXIMA_DRAIN = 3

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from amaranth.back import verilog
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
@@ -32,6 +34,12 @@ def parameters() -> dict[str, Any]:
     return values
 
 
+def recorded() -> dict[str, npt.NDArray[Any]]:
+    """Return, within a testbench, the arrays given to `simulate`."""
+    with np.load(parameters()["arrays"]) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
 def simulate(
     component: Any,
     *,
@@ -39,6 +47,7 @@ def simulate(
     simulator: str,
     folder: Path,
     values: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, npt.NDArray[Any]] | None = None,
     tests: Sequence[str] | None = None,
 ) -> None:
     """Convert `component` to Verilog, build a simulator and run the tests of a cocotb module.
@@ -55,6 +64,8 @@ def simulate(
         Where files are written; best a temporary one.
     values : mapping, optional
         What `parameters()` returns within the testbench (JSON).
+    arrays : mapping, optional
+        What `recorded()` returns there.
     tests : sequence of str, optional
         Tests to run, all if not given.
 
@@ -73,6 +84,7 @@ def simulate(
         simulator=simulator,
         folder=folder,
         values=values,
+        arrays=arrays,
         tests=tests,
     )
 
@@ -85,6 +97,7 @@ def simulate_verilog(
     simulator: str,
     folder: Path,
     values: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, npt.NDArray[Any]] | None = None,
     tests: Sequence[str] | None = None,
 ) -> None:
     """Build a simulator of the module `top` of a Verilog text and run the tests of a cocotb module.
@@ -97,6 +110,10 @@ def simulate_verilog(
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / f"{top}.v"
     source.write_text(text, encoding="utf-8")
+    values = dict(values or {})
+    if arrays is not None:
+        values["arrays"] = str((folder / "arrays.npz").absolute())
+        np.savez(values["arrays"], **arrays)  # type: ignore[arg-type]
     with build_environment():
         runner = get_runner(simulator)
         runner.build(
@@ -120,7 +137,7 @@ def simulate_verilog(
                 test_dir=folder,
                 results_xml=str(results),
                 extra_env={
-                    PARAMETERS: json.dumps(values or {}),
+                    PARAMETERS: json.dumps(values),
                     "COCOTB_LOG_LEVEL": "WARNING",
                     "COCOTB_ANSI_OUTPUT": "0",
                 },

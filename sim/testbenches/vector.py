@@ -1,6 +1,6 @@
 """Testbench of the VECTOR unit with its memories modelled, against the instruction-set simulator.
 
-Parameters: `config`; `scale_latency`, the row table's; `commands`, how many; `arrays`, recorded
+Parameters: `config`; `scale_latency`, the row table's; `commands`, how many; `arrays`
 commands with the machine's state around them.
 """
 
@@ -29,7 +29,8 @@ from hw.commands import (
 from sim import golden
 from sim.iss.state import State, UndefinedError
 from sim.iss.vector import row, vector
-from sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command, recorded
+from sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command
+from sim.testbenches.runner import recorded
 
 Fields = dict[str, int]
 NAMES = ("sp", "acc", "scale", "f1", "f2", "factor", "exponent", "top")

