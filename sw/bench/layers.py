@@ -108,8 +108,8 @@ def tables(found: Found) -> list[Table]:
     """The layers, and how the cycles fall from 16×16 to 64×64."""
     rows = found[NAME]
     notes = [
-        "Each equal to the simulator in every bit written. The steady state, a layer in the middle of "
-        "a model, is the cycle model's."
+        "Each equal to the simulator in every bit written. The steady state, a layer in the middle "
+        "of a model, is the cycle model's."
     ]
     small, huge = CASES[3].cycles(rows, RTL), CASES[5].cycles(rows, RTL)
     if small and huge:
