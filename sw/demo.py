@@ -150,7 +150,7 @@ class Demo:
         samples: Sequence[Sample],
         *,
         workers: int = 2,
-        rerun: str | None = None,
+        rerun: Callable[[str], str] | None = None,
         trace: tuple[Path, int | None, int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Outcome]:
@@ -161,8 +161,8 @@ class Demo:
         samples : sequence of Sample
         workers : int
             RTL simulations at a time.
-        rerun : str, optional
-            Command line of a mismatch's trace.
+        rerun : callable, optional
+            Text of a sample → the command line that traces it, for a mismatch.
         trace : (Path, first cycle, cycles), optional
             Waveform of the first sample.
         progress : callable, optional
@@ -201,7 +201,7 @@ class Demo:
                     self.buffers(),
                     program=self.program.commands,
                     scalars={self.program.scalars["length"]: sample.length},
-                    rerun=rerun,
+                    rerun=None if rerun is None else rerun(sample.text),
                 )
                 valid = slice(0, sample.length)
                 real = self.layer.output.to_real(rtl["y"][valid])

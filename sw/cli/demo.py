@@ -1,5 +1,6 @@
 """One real BERT encoder layer through generated RTL, bit for bit."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sw.cli._config import chosen_config, config_options
+from sw.cli._config import chosen_config, config_options, config_words
 from sw.cli._output import Column, emit_tables, json_option, size
 from sw.errors import ResultError, UserError
 
@@ -81,6 +82,8 @@ def command(
     ):
         if value < 1:
             raise UserError(f"{name} {value}: 1 or more is needed")
+    again = ["tilewright", "demo", *config_words(preset, config_file, settings)]
+    again += ["--model", model, "--layer", str(layer), "--sequence", str(sequence)]
     began = time.perf_counter()
     with Progress(
         TextColumn("{task.description}"),
@@ -112,8 +115,7 @@ def command(
             demo.run(
                 samples,
                 workers=workers,
-                rerun=f"tilewright demo --preset {config.name} --model {model} --layer {layer} "
-                f"--sequence {sequence} --sentences 1 --trace layer.fst",
+                rerun=lambda text: shlex.join([*again, "--text", text, "--trace", "layer.fst"]),
                 trace=None if trace is None else (trace, trace_from, trace_cycles),
                 progress=lambda cycles: bar.update(
                     running, completed=cycles, detail=f"{cycles:,} cycles"

@@ -1,12 +1,20 @@
 """The demonstration's sentences, and every layer's program on the simulator against fp32."""
 
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+import sw.cli
 from hw.config import preset_config
 from sw.demo import LEAST_MEAN, LEAST_WORST, Demo
+from sw.driver.device import Device
 from sw.errors import UserError
 from sw.models.fetch import resolve_model
 from sw.quantize.calibrate import calibration_texts
+from tests.sw.test_pipeline import model_folder
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +43,42 @@ def test_every_layer_on_the_simulator(demo):
 def test_layer_out_of_range():
     with pytest.raises(UserError, match="layer 6: 0 to 5 is needed"):
         Demo(resolve_model("minilm"), layer=6, config=preset_config("tiny"), sequence=8)
+
+
+class _Wrong:
+    """A machine that gives the simulator's results, but for the second text it is handed."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.open, self.patch, self._runs = Device.open, monkeypatch.setattr, 0
+
+    def __call__(self, backend, config, **options):
+        device = self.open("iss", config)
+        if backend == "verilator":
+            run = device.run
+
+            def wrong(*arguments, **values):
+                out = run(*arguments, **values)
+                self._runs += 1
+                if self._runs == 2:
+                    out.regions[next(iter(out.regions))][0] ^= 1
+                return replace(out, result=replace(out.result, cycles=1))
+
+            self.patch(device, "run", wrong)
+        return device
+
+
+def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
+    folder = model_folder(tmp_path / "my model")
+    monkeypatch.setattr(Device, "open", _Wrong(monkeypatch))
+    monkeypatch.setattr("sw.demo.simulator_library", lambda *a, **k: None)
+    texts = ["a dog", "the cat's mat", "a cat"]
+    given = ["--preset", "tiny", "--set", "queue_depth=3", "--set", "lanes=1", "--sequence", "12"]
+    given += ["--workers", "1", "--model", str(folder), "--layer", "1"]
+    assert sw.cli.call(["demo", *given, *(w for text in texts for w in ("--text", text))]) == 1
+    (line,) = re.findall("again with a waveform: (tilewright demo .*)", capsys.readouterr().err)
+    from sw.cli.demo import command
+
+    asked = command.make_context("demo", shlex.split(line)[2:]).params
+    wanted = command.make_context("demo", given).params
+    changed = {"texts": ("the cat's mat",), "trace": Path("layer.fst"), "workers": 2}
+    assert asked == wanted | changed
