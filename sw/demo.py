@@ -34,6 +34,8 @@ from sw.quantize.quantize import quantize_folder
 LEAST_MEAN = 0.9995
 LEAST_WORST = 0.985
 """Bounds of the cosine of a token's output against fp32, mean and worst."""
+MOST_SENTENCES = 256
+"""Sentences the collection has for `Demo.texts`: of each length, and none of the calibration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,8 @@ class Demo:
         self.sequence = sequence
         self.program = compile_layer(self.layer, config, sequence)
 
-    def texts(self, count: int) -> list[str]:
+    @staticmethod
+    def texts(count: int) -> list[str]:
         """Real sentences of different lengths, none of them used to calibrate."""
         # Passages behind those of the calibration, without a sentence of it.
         used = calibration_texts()

@@ -9,7 +9,7 @@ import pytest
 
 import sw.cli
 from hw.config import preset_config
-from sw.demo import LEAST_MEAN, LEAST_WORST, Demo
+from sw.demo import LEAST_MEAN, LEAST_WORST, MOST_SENTENCES, Demo
 from sw.driver.device import Device
 from sw.errors import UserError
 from sw.models.fetch import resolve_model
@@ -82,3 +82,27 @@ def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
     wanted = command.make_context("demo", given).params
     changed = {"texts": ("the cat's mat",), "trace": Path("layer.fst"), "workers": 2}
     assert asked == wanted | changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--text", "a dog", "--text", ""], "text 2: the text is empty"),
+        (["--text", "\u200b"], "text 1: the text has no token"),
+        (["--trace", "x.fst", "--trace-from", "-5"], "--trace-from"),
+        (["--trace", "x.fst", "--trace-cycles", "-1"], "--trace-cycles"),
+        (["--trace-from", "5"], "give --trace"),
+        (["--trace-cycles", "5"], "give --trace"),
+        (["--trace", "/nowhere/x.fst"], "there is no folder /nowhere"),
+        (["--sentences", "100000"], "--sentences 100000: the collection has 256"),
+    ],
+)
+def test_refusals_before_the_work(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sw.demo.Demo.__init__", lambda *a, **k: pytest.fail("work began"))
+    folder = model_folder(tmp_path)
+    assert sw.cli.call(["demo", "--preset", "tiny", "--model", str(folder), *arguments]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_most_sentences():
+    assert len(set(Demo.texts(MOST_SENTENCES))) == MOST_SENTENCES
