@@ -75,7 +75,7 @@ def open_session(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from sw.driver.device import Device
-    from sw.pipeline.device import DeviceEngine
+    from sw.pipeline.device import DeviceEngine, check_model
     from sw.pipeline.pipeline import Pipeline
 
     if backend not in BACKENDS:
@@ -89,6 +89,8 @@ def open_session(
     ) as bar:
         task = bar.add_task(f"quantize {where} to {precision}")
         pipeline = Pipeline.load(where, precision=precision)
+        if executable is not None:
+            check_model(executable, pipeline.model, pipeline.quantized)
         if backend == "reference":
             bar.update(task, description="run")
             yield Session(pipeline)

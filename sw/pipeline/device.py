@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,44 @@ from sw.compiler.layer import EFFORT
 from sw.driver.device import Device
 from sw.driver.machine import RunResult
 from sw.driver.programs import Programs
+from sw.models.bert import Bert
+from sw.models.errors import ModelError
 from sw.program import Executable
+from sw.quantize.fingerprint import fingerprint
 from sw.quantize.formats import QModel
 
 I16 = npt.NDArray[np.int16]
 
 _STEP = 16
 """Lengths share a program in steps of this many rows: a pass of the default array."""
+
+_MODEL = "model"
+"""Name in a program's metadata: the fingerprint of the fp32 model it was compiled from."""
+
+
+def with_model(executable: Executable, model: Bert) -> Executable:
+    """A program that says which model it is of; for one that is to be kept in a file."""
+    return replace(executable, metadata={**executable.metadata, _MODEL: fingerprint(model)})
+
+
+def check_model(executable: Executable, model: Bert, quantized: QModel) -> None:
+    """Refuse a program of another model, whose results would be taken for this one's.
+
+    The host looks embeddings up and reads the output by `quantized`; the rest is in the program.
+
+    Raises
+    ------
+    ModelError
+        In one line.
+    """
+    found, wanted = executable.metadata.get(_MODEL), fingerprint(model)
+    if found is None:
+        raise ModelError("the program does not say which model it is of: compile the model again")
+    if found != wanted:
+        raise ModelError(f"the program is of another model: fingerprint {found}, not {wanted}")
+    state = quantized.layers[-1].output
+    if executable.metadata["output"] != {"scale": state.scale, "smooth": state.smooth.tolist()}:
+        raise ModelError("the program's output has another scale: compile the model again")
 
 
 class DeviceEngine:

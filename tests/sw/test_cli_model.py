@@ -1,13 +1,18 @@
 """`tilewright run`, `compile`, `inspect`, `compare`: a whole way, and what they refuse."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import sw.cli
+from hw.config import preset_config
+from sw.compiler.operations.matmul import compile_matmul
 from sw.pipeline.pipeline import Pipeline
+from sw.program.file import save
 from tests.sw.test_pipeline import model_folder
 
 TEXTS = ("the cat sits on the mat", "a dog")
@@ -62,8 +67,33 @@ def test_a_program_file_is_compiled_inspected_and_run(
     np.testing.assert_array_equal(
         np.array([row["embedding"] for row in rows], dtype=np.float32), expected
     )
+    wanted = ("run", folder, "--text", "a", "--preset", "tiny", "--program", file)
+    for option in ("--precision w8a16", "--seq 16", "--backend reference"):
+        assert call(*wanted, *option.split()) == 2
+        assert option.split()[0] in capsys.readouterr().err
     assert call("run", folder, "--text", "a", "--preset", "small", "--program", file) == 2
     assert "manifest" in capsys.readouterr().err
+
+
+def test_a_program_of_another_model_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.tilewright"
+    assert call("compile", folder, "-o", file, "--seq", 8, "--preset", "tiny") == 0
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    weights = load_file(other / "model.safetensors")
+    weights["encoder.layer.1.output.dense.weight"][5, 3] += 0.25
+    save_file(weights, other / "model.safetensors")
+    for wrong in (other, model_folder(tmp_path / "act", hidden_act="gelu_new")):
+        assert call("run", wrong, "--text", "a", "--preset", "tiny", "--program", file) == 2
+        (line,) = capsys.readouterr().err.splitlines()[-1:]
+        assert "of another model" in line
+    single = compile_matmul(preset_config("tiny"), 3, 5, 4, a="s8", b="s8")
+    assert (
+        call("run", folder, "--text", "a", "--preset", "tiny", "--program", save(single, file)) == 2
+    )
+    assert "does not say which model" in capsys.readouterr().err
 
 
 def test_heads(tmp_path: Path) -> None:
