@@ -75,6 +75,19 @@ def test_a_program_file_is_compiled_inspected_and_run(
     assert "manifest" in capsys.readouterr().err
 
 
+def test_a_program_of_a_batch_takes_texts_until_they_end(folder: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "batch.tilewright", tmp_path / "out.json"
+    assert call("compile", folder, "-o", file, "--seq", 12, "--batch", 3, "--preset", "tiny") == 0
+    many = ("the cat sits on the mat", "a dog", "a cat runs", "it is good", "the dog")
+    words = [word for text in many for word in ("--text", text)]
+    assert call("run", folder, *words, "--preset", "tiny", "--program", file, "--json", out) == 0
+    rows = json.loads(out.read_text())["rows"]
+    expected = [output.result for output in Pipeline.load(folder)(many)]
+    np.testing.assert_array_equal(
+        np.array([row["embedding"] for row in rows], dtype=np.float32), expected
+    )
+
+
 def test_a_program_of_another_model_is_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
