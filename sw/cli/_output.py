@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from hw import __version__
+from sw.errors import UserError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,6 +53,15 @@ class Column:
         return str(value)
 
 
+def _check_folder(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
+    """Refuse a file that could not be written once all is computed."""
+    if value not in (None, "-") and not Path(value).parent.is_dir():
+        raise UserError(f"--json {value}: there is no folder {Path(value).parent}")
+    return value
+
+
 def json_option(function: F) -> F:
     """Give a click command the option `--json FILE`, its parameter `json_path`."""
     option = click.option(
@@ -59,6 +69,7 @@ def json_option(function: F) -> F:
         "json_path",
         metavar="FILE",
         type=click.Path(dir_okay=False, allow_dash=True),
+        callback=_check_folder,
         help="Write the result as JSON too; '-' is standard output (the table then goes to "
         "standard error).",
     )

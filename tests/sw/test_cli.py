@@ -65,7 +65,7 @@ def test_help_imports_no_library():
         (["no-such"], "no-such"),
         (["presets", "--no-such"], "--no-such"),
         (["fetch"], "NAME"),
-        (["presets", "--json", "/no/such/folder/x.json"], "/no/such/folder"),
+        (["presets", "--json", "/no/such/x.json"], "--json /no/such/x.json: there is no folder"),
         (["_output"], "_output"),
     ],
 )
@@ -160,6 +160,16 @@ def test_json_on_standard_output_is_alone(capsys):
     captured = capsys.readouterr()
     assert json.loads(captured.out)["rows"]
     assert "presets" in captured.err
+
+
+@pytest.mark.parametrize("name", sorted(set(commands()) - {"cache"}))
+def test_a_json_file_that_cannot_be_written_is_refused_first(name, capsys):
+    command = sw.cli.cli.get_command(click.Context(sw.cli.cli), name)
+    assert command is not None
+    needed = [p for p in command.params if p.required]
+    words = [w for p in needed for w in ([*p.opts[:1], "x"] if p.opts[0].startswith("-") else "x")]
+    assert sw.cli.call([name, *words, "--json", "/no/such/x.json"]) == 2
+    assert "--json /no/such/x.json: there is no folder" in capsys.readouterr().err
 
 
 def test_a_json_file_is_never_half_written(tmp_path):
