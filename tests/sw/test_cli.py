@@ -77,6 +77,16 @@ def test_bad_usage_is_one_line_and_exit_code_2(arguments, named, capsys):
     assert named in err
 
 
+@pytest.mark.parametrize(("words", "usage"), [([], "COMMAND"), (["cache"], "cache [OPTIONS]")])
+def test_no_subcommand_shows_the_help_as_it_is(words, usage, capsys):
+    assert sw.cli.call(words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("Usage: tilewright ")
+    assert usage in captured.err.splitlines()[0]
+    assert "\n    tilewright " in captured.err
+    assert not captured.out
+
+
 def use(monkeypatch, function):
     """Have `tilewright presets` call `function`."""
     monkeypatch.setattr(
