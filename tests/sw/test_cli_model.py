@@ -61,6 +61,10 @@ def test_a_program_file_is_compiled_inspected_and_run(
     capsys.readouterr()
     assert call("inspect", file, "--listing", "--first", 1, "--count", 2) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2"]
+    assert call("inspect", file, "--listing", "--json", "-") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["metadata"]["sequence"] == 12
+    assert captured.err.lstrip().startswith("0 ")
     assert call("run", folder, *texts(), "--preset", "tiny", "--program", file, "--json", out) == 0
     rows = json.loads(out.read_text())["rows"]
     expected = [o.result for o in Pipeline.load(folder, precision="w8a8,1.ffn2=w8a16")(TEXTS)]
