@@ -106,6 +106,37 @@ def test_build_once_builds_once(root):
     assert final.is_dir()
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "no sums"])
+def test_a_damaged_entry_is_built_anew(root, damage):
+    final = root / "kind" / "name"
+
+    def build(folder):
+        (folder / "sub").mkdir()
+        (folder / "sub" / "f").write_bytes(b"content")
+
+    file = cache.build_once(final, build) / "sub" / "f"
+    assert not cache.damaged(final)
+    if damage == "gone":
+        file.unlink()
+    elif damage == "no sums":
+        (final / ".sha256").write_text("rubbish")
+    else:
+        file.write_bytes(b"cont" if damage == "cut" else b"c0ntent")
+    assert cache.damaged(final)
+    cache.build_once(final, lambda folder: pytest.fail("looked"), check=False)
+    with pytest.raises(RuntimeError):
+        cache.build_once(final, raising)
+    assert final.is_dir()
+    assert cache.build_once(final, build) == final
+    assert file.read_bytes() == b"content"
+    assert not cache.damaged(final)
+    cache.build_once(final, lambda folder: pytest.fail("built twice"))
+
+
+def raising(folder):
+    raise RuntimeError("no")
+
+
 def test_lock_times_out(root):
     path = root / "kind" / "name"
     with cache.lock(path):
