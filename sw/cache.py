@@ -17,6 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+KINDS = ("cocotb", "models", "quantized", "simulators", "verilog")
+"""Kinds of entries the project makes."""
+
 _STAGING = ".staging"
 _LOCK = ".lock"
 _SUMS = ".sha256"

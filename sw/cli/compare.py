@@ -87,7 +87,7 @@ def command(
         transient=True,
     ) as bar:
         tokenizer = Tokenizer(loaded.folder)
-        sequences = evaluation_ids(tokenizer, count)
+        sequences = evaluation_ids(tokenizer, count, shape.positions)
         task = bar.add_task("calibrate", total=None)
         ids = calibration_ids(tokenizer, shape.positions)
         quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True))

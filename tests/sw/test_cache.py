@@ -33,6 +33,14 @@ def test_where_it_is(monkeypatch, tmp_path):
     assert not (tmp_path / "own").exists()
 
 
+def test_kinds():
+    from sw.driver.simulators import COCOTB, SIMULATORS, VERILOG
+    from sw.models import fetch
+    from sw.quantize import quantize
+
+    assert {COCOTB, SIMULATORS, VERILOG, fetch.KIND, quantize.KIND} == set(cache.KINDS)
+
+
 def test_imports_nothing_heavy():
     code = "import sys, sw.cache; sys.exit(bool({'numpy', 'click', 'rich'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)

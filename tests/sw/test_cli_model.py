@@ -135,6 +135,16 @@ def test_compare(folder: Path, tmp_path: Path) -> None:
     assert len(document["each layer by itself, every token"]) == 4
 
 
+def test_texts_are_cut_to_a_model_s_positions(tmp_path: Path) -> None:
+    short = model_folder(tmp_path / "short", max_position_embeddings=9)
+    out = tmp_path / "out.json"
+    assert call("compare", short, "--texts", 10, "--seq", 9, "--json", out) == 0
+    assert json.loads(out.read_text())["rows"][0]["mean"] > 0.9
+    wanted = ("--texts", 4, "--target", 0.9, "--seq", 9)
+    assert call("search", short, *wanted, "--json", out) == 0
+    assert json.loads(out.read_text())["met"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
