@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -124,12 +125,14 @@ def emit_tables(
     tables: Sequence[tuple[str, Sequence[Column], Iterable[Mapping[str, Any]]]],
     *,
     json_path: str | None,
+    keys: Sequence[str] = (),
     notes: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     """`emit` for several tables of (title, columns, rows).
 
-    In JSON the first one's rows are `rows`, and those of the others stand under their titles.
+    In JSON the first one's rows are `rows`, and those of the others stand under `keys`; without,
+    under their titles as identifiers.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -137,9 +140,11 @@ def emit_tables(
 
     console = Console(stderr=json_path == "-", highlight=False)
     document: dict[str, Any] = {"tilewright": __version__, **(extra or {})}
+    others = keys or [re.sub(r"\W+", "_", title.lower()) for title, _, _ in tables[1:]]
+    names = ["rows", *others]
     for index, (title, columns, rows) in enumerate(tables):
         members = [dict(row) for row in rows]
-        document["rows" if index == 0 else title] = members
+        document[names[index]] = members
         table = Table(title=escape(title), title_justify="left", title_style="bold")
         for column in columns:
             table.add_column(

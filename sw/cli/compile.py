@@ -83,5 +83,6 @@ def command(
     emit_tables(
         program_tables(figures, f"{output}: {Path(model).name} for {config.name}"),
         json_path=json_path,
+        keys=["places"],
         extra=figures,
     )

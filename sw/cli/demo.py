@@ -163,6 +163,7 @@ def command(
     emit_tables(
         tables,
         json_path=json_path,
+        keys=["counters", "layers"],
         notes=[
             f"{sum(r['tokens'] for r in rows)} tokens against fp32: cosine mean {mean:.5f} "
             f"(at least {LEAST_MEAN}), worst {worst:.5f} (at least {LEAST_WORST})",

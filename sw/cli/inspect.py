@@ -41,4 +41,6 @@ def command(file: Path, listing: bool, first: int, count: int, json_path: str | 
         click.echo("\n".join(lines[first:end]), err=json_path == "-")
         if json_path is None:
             return
-    emit_tables(program_tables(figures, str(file)), json_path=json_path, extra=figures)
+    emit_tables(
+        program_tables(figures, str(file)), json_path=json_path, keys=["places"], extra=figures
+    )

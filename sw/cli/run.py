@@ -108,7 +108,7 @@ def command(
             if session.engine is not None:
                 result = session.results[number]
                 row["rows"] = session.rows(len(output.tokens))
-                row["cycles"] = result.cycles
+                row["cycles"] = result.cycles or None
                 program_of = session.engine.executable(row["rows"])
                 row["utilization"] = (
                     program_of.utilization(result.cycles) if result.cycles else None
@@ -123,7 +123,9 @@ def command(
     embeddings = [row["embedding"] for row in rows if "embedding" in row]
     if len(embeddings) > 1:
         tables.append(("cosine similarity", *_similarity(embeddings)))
-    emit_tables(tables, json_path=json_path, extra={"config": config.to_dict()})
+    emit_tables(
+        tables, json_path=json_path, keys=["similarity"], extra={"config": config.to_dict()}
+    )
 
 
 def _row(number: int, output: "Output") -> dict[str, Any]:

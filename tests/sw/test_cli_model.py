@@ -10,7 +10,9 @@ from safetensors.numpy import load_file, save_file
 
 import sw.cli
 from hw.config import preset_config
+from sw.cli._model import read_texts
 from sw.compiler.operations.matmul import compile_matmul
+from sw.errors import UserError
 from sw.pipeline.pipeline import Pipeline
 from sw.program.file import save
 from tests.sw.test_pipeline import model_folder
@@ -45,7 +47,20 @@ def test_run_gives_the_pipeline_s_embeddings(folder: Path, tmp_path: Path) -> No
             np.array([row["embedding"] for row in found[backend]], dtype=np.float32), expected
         )
     assert all(row["cycles"] > 1000 for row in found["verilator"])
-    assert all(row["rows"] == 16 for row in found["iss"])
+    assert all(row["rows"] == 16 and row["cycles"] is None for row in found["iss"])
+    assert len(json.loads(out.read_text())["similarity"]) == len(TEXTS)
+
+
+def test_a_file_of_texts_has_one_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_bytes(b"\xef\xbb\xbfa dog\r\nthe cat\x0bsits \xe2\x80\xa8\r\n\n\n")
+    assert read_texts([], file) == ["a dog", "the cat\x0bsits"]
+    file.write_text("a dog\n\na cat\n")
+    with pytest.raises(UserError, match="line 2 is empty"):
+        read_texts([], file)
+    file.write_text("\n")
+    with pytest.raises(UserError, match="no text"):
+        read_texts([], file)
 
 
 def test_a_program_file_is_compiled_inspected_and_run(
@@ -132,7 +147,8 @@ def test_compare(folder: Path, tmp_path: Path) -> None:
     narrow, wide = document["rows"]
     assert wide["mean"] > narrow["mean"] > 0.9
     assert wide["relative"] > 3
-    assert len(document["each layer by itself, every token"]) == 4
+    assert len(document["layers"]) == 4
+    assert all(key.isidentifier() for key in document)
 
 
 def test_texts_are_cut_to_a_model_s_positions(tmp_path: Path) -> None:
@@ -154,7 +170,9 @@ def test_texts_are_cut_to_a_model_s_positions(tmp_path: Path) -> None:
         (("run", "MODEL", "--text", "a", "--backend", "fpga"), "--backend fpga"),
         (("run", "MODEL", "--text", "a", "--precision", "w3a3"), "w3a3"),
         (("run", "MODEL", "--text", "a", "--seq", "4000"), "--seq 4000"),
-        (("run", "MODEL", "--text", "a", "--file", "/nowhere"), "/nowhere"),
+        (("run", "MODEL", "--file", "/nowhere"), "--file /nowhere: No such file or directory"),
+        (("run", "MODEL", "--text", "a", "--precision", "MODEL/x.toml"), "MODEL/x.toml: No such"),
+        (("search", "MODEL", "--store", "MODEL/config.json/x"), "MODEL/config.json/x: File exists"),
         (("run", "MODEL", "--text", "a", "--context", "b", "--context", "c"), "2 --context"),
         (("run", "/nowhere", "--text", "a"), "/nowhere"),
         (("compile", "MODEL", "-o", "/nowhere/x", "--seq", "8"), "there is no folder"),
@@ -176,6 +194,7 @@ def test_refusals(
     named = [a.replace("MODEL", str(folder)).replace("OUT", str(out)) for a in arguments]
     assert call(*named) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert message in lines[-1], lines
+    assert message.replace("MODEL", str(folder)) in lines[-1], lines
+    assert "Errno" not in lines[-1]
     assert lines[-1].startswith("tilewright: ")
     assert not list(tmp_path.iterdir())
