@@ -20,7 +20,7 @@ from sw.errors import UserError
     help="The program file.",
 )
 @click.option("--seq", "sequence", default=128, metavar="N", help="Rows of a sequence [128].")
-@click.option("--batch", default=1, metavar="N", help="Sequences of a run [1].")
+@click.option("--batch", default=1, metavar="N", help="Sequences of a run, up to 16 [1].")
 @click.option("--precision", default="w8a8", metavar="TEXT", help="As of `tilewright run` [w8a8].")
 @config_options()
 @json_option
