@@ -73,9 +73,13 @@ class Config:
     queue_depth: int = 8
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.replace("-", "_").isidentifier():
-            raise ValueError(f"name = {self.name!r}: letters, digits, - and _ only")
-        object.__setattr__(self, "functions", tuple(self.functions))
+        name = self.name.replace("-", "_") if isinstance(self.name, str) else ""
+        if not (name.isascii() and name.isidentifier()):
+            raise ValueError(f"name = {self.name!r}: ASCII letters, digits, - and _ only")
+        functions = self.functions if isinstance(self.functions, list | tuple) else (None,)
+        if not all(isinstance(function, str) for function in functions):
+            raise ValueError(f"functions = {self.functions!r}: a list of names is needed")
+        object.__setattr__(self, "functions", tuple(functions))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is int and (not isinstance(value, int) or isinstance(value, bool)):

@@ -1,12 +1,14 @@
 """The cache on disk: where it is, and how several processes share it.
 
 An entry is a folder `<cache>/<kind>/<name>`, for example `simulators/3f2a…` or `models/minilm`. It
-appears whole or not at all: it is written under another name beside its place and renamed. Nothing
-here depends on the rest of the project.
+appears whole or not at all: it is written under another name beside its place and renamed. A file
+in it says the SHA-256 of all others, so that what is damaged later is built anew. Nothing here
+depends on the rest of the project.
 """
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
@@ -15,8 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+KINDS = ("cocotb", "models", "quantized", "simulators", "verilog")
+"""Kinds of entries the project makes."""
+
 _STAGING = ".staging"
 _LOCK = ".lock"
+_SUMS = ".sha256"
 
 
 def cache_dir() -> Path:
@@ -128,30 +134,79 @@ def staging(final: Path) -> Iterator[Path]:
             _remove(tmp)
 
 
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_sums(folder: Path) -> None:
+    """Write what `sha256sum -c` reads."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / _SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def damaged(entry: Path) -> bool:
+    """Whether a file of an entry of `build_once` is gone or is not what was built."""
+    try:
+        lines = (entry / _SUMS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        # Of a version that wrote none.
+        return False
+    except (OSError, UnicodeDecodeError):
+        return True
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        try:
+            if not name or _digest(entry / name) != digest:
+                return True
+        except OSError:
+            return True
+    return False
+
+
 def build_once(
     final: Path,
     build: Callable[[Path], object],
     *,
+    check: bool = True,
     timeout: float | None = None,
     on_wait: Callable[[], None] | None = None,
 ) -> Path:
-    """Return `final`, built by `build(folder)` if it is not there yet.
+    """Return `final`, built by `build(folder)` if it is not there yet or damaged.
 
     Of several processes that ask at the same time one builds and the others wait for it. `build`
     fills the folder it is given; absolute paths of that folder must not end up inside, since it is
-    renamed afterwards.
+    renamed afterwards. A damaged entry stays where building fails.
+
+    Parameters
+    ----------
+    final : Path
+        The entry.
+    build : callable
+    check : bool
+        Look for damage, which reads all of the entry.
+    timeout, on_wait
+        Of `lock`.
 
     Raises
     ------
     TimeoutError
         When another process builds for longer than `timeout` seconds.
     """
-    if final.is_dir():
+
+    def there() -> bool:
+        return final.is_dir() and not (check and damaged(final))
+
+    if there():
         return final
     with lock(final, timeout=timeout, on_wait=on_wait):
-        if not final.is_dir():
+        if not there():
             with staging(final) as folder:
                 build(folder)
+                _write_sums(folder)
+                if final.is_dir():
+                    _remove(final)
     return final
 
 

@@ -34,6 +34,8 @@ from sw.quantize.quantize import quantize_folder
 LEAST_MEAN = 0.9995
 LEAST_WORST = 0.985
 """Bounds of the cosine of a token's output against fp32, mean and worst."""
+MOST_SENTENCES = 256
+"""Sentences the collection has for `Demo.texts`: of each length, and none of the calibration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,8 @@ class Demo:
         self.sequence = sequence
         self.program = compile_layer(self.layer, config, sequence)
 
-    def texts(self, count: int) -> list[str]:
+    @staticmethod
+    def texts(count: int) -> list[str]:
         """Real sentences of different lengths, none of them used to calibrate."""
         # Passages behind those of the calibration, without a sentence of it.
         used = calibration_texts()
@@ -150,7 +153,7 @@ class Demo:
         samples: Sequence[Sample],
         *,
         workers: int = 2,
-        rerun: str | None = None,
+        rerun: Callable[[str], str] | None = None,
         trace: tuple[Path, int | None, int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Outcome]:
@@ -161,8 +164,8 @@ class Demo:
         samples : sequence of Sample
         workers : int
             RTL simulations at a time.
-        rerun : str, optional
-            Command line of a mismatch's trace.
+        rerun : callable, optional
+            Text of a sample → the command line that traces it, for a mismatch.
         trace : (Path, first cycle, cycles), optional
             Waveform of the first sample.
         progress : callable, optional
@@ -201,7 +204,7 @@ class Demo:
                     self.buffers(),
                     program=self.program.commands,
                     scalars={self.program.scalars["length"]: sample.length},
-                    rerun=rerun,
+                    rerun=None if rerun is None else rerun(sample.text),
                 )
                 valid = slice(0, sample.length)
                 real = self.layer.output.to_real(rtl["y"][valid])

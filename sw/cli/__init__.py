@@ -107,6 +107,10 @@ def call(arguments: Sequence[str] | None = None) -> int:
     show = "--traceback" in words
     try:
         result: Any = cli.main(words, prog_name="tilewright", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        # Not an error in one line: the help, as click prints it.
+        error.show()
+        return 2
     except (UserError, click.ClickException) as error:
         return _fail(error, 2, show=show)
     except ResultError as error:

@@ -41,6 +41,18 @@ def config_options(default: str = "default") -> Callable[[F], F]:
     return decorate
 
 
+def config_words(
+    preset: str | None, config_file: Path | None, settings: tuple[str, ...]
+) -> list[str]:
+    """The words of a command line that give these options again."""
+    words = [] if preset is None else ["--preset", preset]
+    if config_file is not None:
+        words += ["--config", str(config_file)]
+    for setting in settings:
+        words += ["--set", setting]
+    return words
+
+
 def chosen_config(
     preset: str | None,
     config_file: Path | None,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sw.errors import UserError
+from sw.errors import UserError, reason
 
 if TYPE_CHECKING:
     from hw.config import Config
@@ -25,10 +25,16 @@ def read_texts(
     found = list(texts)
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            content = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--file {file}: {error}") from error
-        found += [line for line in lines if line.strip()]
+            raise UserError(f"--file {file}: {reason(error)}") from error
+        # Not splitlines: a text may hold characters that Unicode counts as line ends.
+        lines = content.rstrip().split("\n") if content.strip() else []
+        for number, line in enumerate(lines, start=1):
+            # Left out, the results' numbers would not be those of the lines.
+            if not line.strip():
+                raise UserError(f"--file {file}: line {number} is empty")
+        found += lines
     if not found:
         raise UserError("no text: give --text or --file")
     if not contexts:
@@ -75,7 +81,7 @@ def open_session(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from sw.driver.device import Device
-    from sw.pipeline.device import DeviceEngine
+    from sw.pipeline.device import DeviceEngine, check_model
     from sw.pipeline.pipeline import Pipeline
 
     if backend not in BACKENDS:
@@ -89,6 +95,8 @@ def open_session(
     ) as bar:
         task = bar.add_task(f"quantize {where} to {precision}")
         pipeline = Pipeline.load(where, precision=precision)
+        if executable is not None:
+            check_model(executable, pipeline.model, pipeline.quantized)
         if backend == "reference":
             bar.update(task, description="run")
             yield Session(pipeline)

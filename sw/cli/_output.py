@@ -1,6 +1,8 @@
 """What every subcommand prints: a table for people, JSON for programs, from the same rows."""
 
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from hw import __version__
+from sw.errors import UserError
 from sw.files import write_whole
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,6 +54,15 @@ class Column:
         return str(value)
 
 
+def _check_folder(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
+    """Refuse a file that could not be written once all is computed."""
+    if value not in (None, "-") and not Path(value).parent.is_dir():
+        raise UserError(f"--json {value}: there is no folder {Path(value).parent}")
+    return value
+
+
 def json_option(function: F) -> F:
     """Give a click command the option `--json FILE`, its parameter `json_path`."""
     option = click.option(
@@ -58,6 +70,7 @@ def json_option(function: F) -> F:
         "json_path",
         metavar="FILE",
         type=click.Path(dir_okay=False, allow_dash=True),
+        callback=_check_folder,
         help="Write the result as JSON too; '-' is standard output (the table then goes to "
         "standard error).",
     )
@@ -112,12 +125,14 @@ def emit_tables(
     tables: Sequence[tuple[str, Sequence[Column], Iterable[Mapping[str, Any]]]],
     *,
     json_path: str | None,
+    keys: Sequence[str] = (),
     notes: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     """`emit` for several tables of (title, columns, rows).
 
-    In JSON the first one's rows are `rows`, and those of the others stand under their titles.
+    In JSON the first one's rows are `rows`, and those of the others stand under `keys`; without,
+    under their titles as identifiers.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -125,9 +140,11 @@ def emit_tables(
 
     console = Console(stderr=json_path == "-", highlight=False)
     document: dict[str, Any] = {"tilewright": __version__, **(extra or {})}
+    others = keys or [re.sub(r"\W+", "_", title.lower()) for title, _, _ in tables[1:]]
+    names = ["rows", *others]
     for index, (title, columns, rows) in enumerate(tables):
         members = [dict(row) for row in rows]
-        document["rows" if index == 0 else title] = members
+        document[names[index]] = members
         table = Table(title=escape(title), title_justify="left", title_style="bold")
         for column in columns:
             table.add_column(

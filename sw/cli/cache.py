@@ -7,7 +7,7 @@ import click
 
 from sw import cache
 from sw.cli._output import Column, emit, json_option, size
-from sw.errors import ResultError
+from sw.errors import ResultError, UserError
 
 
 @click.group()
@@ -79,6 +79,11 @@ def clear(kind: str | None, json_path: str | None) -> None:
       tilewright cache clear
       tilewright cache clear simulators
     """
+    if kind is not None:
+        # Whatever else is there can be cleared too.
+        known = sorted({*cache.KINDS, *(entry.kind for entry in cache.entries())})
+        if kind not in known:
+            raise UserError(f"kind {kind!r} is unknown; one of {', '.join(known)}")
     removed, busy = cache.clear(kind)
     total = sum(entry.size for entry in removed)
     emit(

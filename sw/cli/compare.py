@@ -87,7 +87,7 @@ def command(
         transient=True,
     ) as bar:
         tokenizer = Tokenizer(loaded.folder)
-        sequences = evaluation_ids(tokenizer, count)
+        sequences = evaluation_ids(tokenizer, count, shape.positions)
         task = bar.add_task("calibrate", total=None)
         ids = calibration_ids(tokenizer, shape.positions)
         quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True))
@@ -157,11 +157,14 @@ def command(
         f"fp32; cycles of {sequence} rows on {config.rows}×{config.columns}"
     )
     tables: list[tuple[str, list[Column], list[dict[str, Any]]]] = [(title, _PRECISIONS, rows)]
+    keys = []
     if layers:
         tables.append(("each layer by itself, every token", _LAYERS, by_layer))
+        keys.append("layers")
     if edges:
         tables.append(("one operation narrow, all others W16A16", _EDGES, by_edge))
-    emit_tables(tables, json_path=json_path, extra={"texts": len(sequences)})
+        keys.append("operations")
+    emit_tables(tables, json_path=json_path, keys=keys, extra={"texts": len(sequences)})
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -20,7 +20,7 @@ from sw.errors import UserError
     help="The program file.",
 )
 @click.option("--seq", "sequence", default=128, metavar="N", help="Rows of a sequence [128].")
-@click.option("--batch", default=1, metavar="N", help="Sequences of a run [1].")
+@click.option("--batch", default=1, metavar="N", help="Sequences of a run, up to 16 [1].")
 @click.option("--precision", default="w8a8", metavar="TEXT", help="As of `tilewright run` [w8a8].")
 @config_options()
 @json_option
@@ -49,6 +49,7 @@ def command(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from sw.compiler import compile_model
+    from sw.pipeline.device import with_model
     from sw.pipeline.pipeline import Pipeline
     from sw.program.file import save
 
@@ -63,7 +64,8 @@ def command(
         transient=True,
     ) as bar:
         task = bar.add_task(f"quantize {model} to {precision}", total=None)
-        quantized = Pipeline.load(model, precision=precision).quantized
+        pipeline = Pipeline.load(model, precision=precision)
+        quantized = pipeline.quantized
         bar.update(task, description=f"compile for {config.name}", total=len(quantized.layers))
         executable = compile_model(
             quantized,
@@ -72,6 +74,7 @@ def command(
             batch=batch,
             progress=lambda done, total: bar.update(task, completed=done),
         )
+        executable = with_model(executable, pipeline.model)
         save(executable, output)
     from sw.cli._program import program_tables
     from sw.program.summary import summary
@@ -80,5 +83,6 @@ def command(
     emit_tables(
         program_tables(figures, f"{output}: {Path(model).name} for {config.name}"),
         json_path=json_path,
+        keys=["places"],
         extra=figures,
     )

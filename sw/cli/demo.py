@@ -1,5 +1,6 @@
 """One real BERT encoder layer through generated RTL, bit for bit."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sw.cli._config import chosen_config, config_options
+from sw.cli._config import chosen_config, config_options, config_words
 from sw.cli._output import Column, emit_tables, json_option, size
 from sw.cli._units import unit_columns, unit_rows
 from sw.errors import ResultError, UserError
@@ -35,8 +36,16 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a waveform of the first sentence.",
 )
-@click.option("--trace-from", type=int, metavar="CYCLE", help="First cycle of the waveform.")
-@click.option("--trace-cycles", default=0, metavar="N", help="Cycles of the waveform; 0: all.")
+@click.option(
+    "--trace-from", type=click.IntRange(min=0), metavar="CYCLE", help="First cycle of the waveform."
+)
+@click.option(
+    "--trace-cycles",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Cycles of the waveform; 0: all.",
+)
 @json_option
 def command(
     preset: str | None,
@@ -71,7 +80,7 @@ def command(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from sw.demo import LEAST_MEAN, LEAST_WORST, Demo
+    from sw.demo import LEAST_MEAN, LEAST_WORST, MOST_SENTENCES, Demo
     from sw.models.fetch import resolve_model
 
     config = chosen_config(preset, config_file, settings)
@@ -82,6 +91,14 @@ def command(
     ):
         if value < 1:
             raise UserError(f"{name} {value}: 1 or more is needed")
+    if sentences > MOST_SENTENCES:
+        raise UserError(f"--sentences {sentences}: the collection has {MOST_SENTENCES} for this")
+    if trace is None and (trace_from is not None or trace_cycles):
+        raise UserError("--trace-from and --trace-cycles belong to a waveform: give --trace")
+    if trace is not None and not trace.parent.is_dir():
+        raise UserError(f"--trace {trace}: there is no folder {trace.parent}")
+    again = ["tilewright", "demo", *config_words(preset, config_file, settings)]
+    again += ["--model", model, "--layer", str(layer), "--sequence", str(sequence)]
     began = time.perf_counter()
     with Progress(
         TextColumn("{task.description}"),
@@ -93,6 +110,7 @@ def command(
         fetching = bar.add_task(f"fetch {model}", total=1, detail="")
         folder = resolve_model(model)
         bar.advance(fetching)
+        _check_texts(folder, texts, sequence)
         compiling = bar.add_task("quantize and compile", total=1, detail="")
         demo = Demo(folder, layer=layer, config=config, sequence=sequence)
         samples = demo.samples(texts or demo.texts(sentences))
@@ -113,8 +131,7 @@ def command(
             demo.run(
                 samples,
                 workers=workers,
-                rerun=f"tilewright demo --preset {config.name} --model {model} --layer {layer} "
-                f"--sequence {sequence} --sentences 1 --trace layer.fst",
+                rerun=lambda text: shlex.join([*again, "--text", text, "--trace", "layer.fst"]),
                 trace=None if trace is None else (trace, trace_from, trace_cycles),
                 progress=lambda cycles: bar.update(
                     running, completed=cycles, detail=f"{cycles:,} cycles"
@@ -148,6 +165,7 @@ def command(
     emit_tables(
         tables,
         json_path=json_path,
+        keys=["counters", "layers"],
         notes=[
             f"{sum(r['tokens'] for r in rows)} tokens against fp32: cosine mean {mean:.5f} "
             f"(at least {LEAST_MEAN}), worst {worst:.5f} (at least {LEAST_WORST})",
@@ -166,6 +184,19 @@ def command(
             raise ResultError(
                 f"{name}: cosine mean {low_mean:.5f}, worst {low_worst:.5f}: too far from fp32"
             )
+
+
+def _check_texts(folder: Path, texts: Sequence[str], sequence: int) -> None:
+    """Refuse a text without a token, before the long part of the work."""
+    from sw.models.errors import ModelError
+    from sw.models.tokenize import Tokenizer
+
+    tokenizer = Tokenizer(folder)
+    for number, text in enumerate(texts, start=1):
+        try:
+            tokenizer.encode(text, limit=sequence, truncate=True)
+        except ModelError as error:
+            raise UserError(f"text {number}: {error}") from error
 
 
 def _row(demo: "Demo", outcome: "Outcome") -> dict[str, Any]:

@@ -11,8 +11,9 @@ from sw.cli._output import Column, emit, json_option
 def command(name: str, json_path: str | None) -> None:
     """Fetch the model NAME into the cache, once, and print where it is.
 
-    The version is pinned and the SHA-256 checked; afterwards nothing goes over the network. Any
-    local folder with the same files works in a model's place.
+    The version is pinned and the SHA-256 checked, also of what is in the cache already: it is
+    fetched again if it is damaged. Else nothing goes over the network afterwards. Any local folder
+    with the same files works in a model's place.
 
     \b
     Examples:
@@ -21,7 +22,7 @@ def command(name: str, json_path: str | None) -> None:
     """
     from sw.models.fetch import fetch
 
-    path = fetch(name)
+    path = fetch(name, check=True)
     emit(
         title="fetched",
         columns=[Column(key="name", header="model"), Column(key="path", header="folder")],

@@ -13,7 +13,7 @@ from sw.errors import UserError
 @click.option(
     "--listing",
     is_flag=True,
-    help="List the commands and the operations they belong to, on standard output.",
+    help="List the commands and the operations they belong to.",
 )
 @click.option("--first", default=0, metavar="N", help="First command of the listing [0].")
 @click.option("--count", default=0, metavar="N", help="Commands of the listing; 0: all [0].")
@@ -38,7 +38,9 @@ def command(file: Path, listing: bool, first: int, count: int, json_path: str | 
     if listing:
         lines = list_commands(executable).splitlines()
         end = first + count if count else len(lines)
-        click.echo("\n".join(lines[first:end]))
+        click.echo("\n".join(lines[first:end]), err=json_path == "-")
         if json_path is None:
             return
-    emit_tables(program_tables(figures, str(file)), json_path=json_path, extra=figures)
+    emit_tables(
+        program_tables(figures, str(file)), json_path=json_path, keys=["places"], extra=figures
+    )

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--precision",
-    default="w8a8",
     metavar="TEXT",
     help="w8a8, w8a16, w16a16, w4a8, w4a16, with overrides like ffn2=w8a16, 2.attention=16, or a "
     "TOML file [w8a8].",
@@ -45,7 +44,8 @@ if TYPE_CHECKING:
     "--program",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A program of `tilewright compile` of this model, instead of compiling.",
+    help="A program of `tilewright compile` of this model, instead of compiling; it has its own "
+    "precision, rows and batch.",
 )
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long.")
 @config_options()
@@ -56,7 +56,7 @@ def command(
     file: Path | None,
     contexts: tuple[str, ...],
     backend: str,
-    precision: str,
+    precision: str | None,
     sequence: int | None,
     program: Path | None,
     truncate: bool,
@@ -85,10 +85,14 @@ def command(
     if program is not None:
         from sw.program.file import load
 
-        executable = load(program, config)
+        for option, value in (("--precision", precision), ("--seq", sequence)):
+            if value is not None:
+                raise UserError(f"{option} {value}: the program of --program has its own")
         if backend == "reference":
             raise UserError("--program needs a machine: --backend iss or verilator")
-        precision = str(executable.metadata.get("precision", precision))
+        executable = load(program, config)
+        precision = executable.metadata.get("precision")
+    precision = precision or "w8a8"
     with open_session(
         model,
         config,
@@ -104,7 +108,7 @@ def command(
             if session.engine is not None:
                 result = session.results[number]
                 row["rows"] = session.rows(len(output.tokens))
-                row["cycles"] = result.cycles
+                row["cycles"] = result.cycles or None
                 program_of = session.engine.executable(row["rows"])
                 row["utilization"] = (
                     program_of.utilization(result.cycles) if result.cycles else None
@@ -119,7 +123,9 @@ def command(
     embeddings = [row["embedding"] for row in rows if "embedding" in row]
     if len(embeddings) > 1:
         tables.append(("cosine similarity", *_similarity(embeddings)))
-    emit_tables(tables, json_path=json_path, extra={"config": config.to_dict()})
+    emit_tables(
+        tables, json_path=json_path, keys=["similarity"], extra={"config": config.to_dict()}
+    )
 
 
 def _row(number: int, output: "Output") -> dict[str, Any]:

@@ -95,7 +95,7 @@ def command(
 
         found = search(
             quantizer,
-            search_ids(tokenizer, count),
+            search_ids(tokenizer, count, shape.positions),
             cost,
             target=target,
             start=first,

@@ -133,7 +133,7 @@ def command(
             "routing": result.routing,
             "utilisation": result.utilisation,
         }
-    emit_tables(tables, json_path=json_path, notes=notes, extra=extra)
+    emit_tables(tables, json_path=json_path, keys=["path"], notes=notes, extra=extra)
 
 
 _SITES = ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD", "MULT18X18D", "TRELLIS_IO")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sw.errors import reason
 from sw.models.errors import ModelError
 
 ACTIVATIONS = {
@@ -144,7 +145,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
+        raise ModelError(f"cannot read {path}: {reason(error)}") from error
     if not isinstance(raw, dict):
         raise ModelError(f"{path} holds no JSON object")
     return raw

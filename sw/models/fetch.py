@@ -213,13 +213,15 @@ def _fill(artefact: Artefact, folder: Path) -> None:
             raise ModelError(f"cannot unpack {archive.name}: {error}") from error
 
 
-def fetch(name: str, *, on_wait: Callable[[], None] | None = None) -> Path:
+def fetch(name: str, *, check: bool = False, on_wait: Callable[[], None] | None = None) -> Path:
     """Folder of a named artefact, downloaded if it is not in the cache yet.
 
     Parameters
     ----------
     name : str
         One of `ARTEFACTS`.
+    check : bool
+        Compare what is in the cache with the SHA-256 it had, and fetch it again if it is damaged.
     on_wait : callable, optional
         Called once if another process is fetching the same.
 
@@ -232,10 +234,10 @@ def fetch(name: str, *, on_wait: Callable[[], None] | None = None) -> Path:
         raise ModelError(f"nothing to fetch is called {name!r}, there are {', '.join(ARTEFACTS)}")
     artefact = ARTEFACTS[name]
     entry = cache_dir() / KIND / f"{artefact.name}-{artefact.version}"
-    folder = build_once(entry, lambda new: _fill(artefact, new), on_wait=on_wait)
+    folder = build_once(entry, lambda new: _fill(artefact, new), check=check, on_wait=on_wait)
     for file in artefact.needed:
         if not (folder / file).is_file():
-            raise ModelError(f"{folder} lacks {file}: remove the folder and fetch {name} again")
+            raise ModelError(f"{folder} lacks {file}: type `tilewright fetch {name}`")
     return folder
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sw.errors import reason
 from sw.models.bert import Linear
 from sw.models.config import read_json
 from sw.models.errors import ModelError
@@ -318,7 +319,7 @@ def load_pooling(folder: Path) -> Pooling:
         listed = json.loads(modules.read_text(encoding="utf-8"))
         kinds = [str(one["type"]).rpartition(".")[2] for one in listed]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ModelError(f"cannot read {modules}: {error}") from error
+        raise ModelError(f"cannot read {modules}: {reason(error)}") from error
     for kind in kinds:
         if kind not in ("Transformer", "Pooling", "Normalize"):
             raise ModelError(f"{modules}: module {kind} is not supported")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sw.errors import reason
 from sw.models.errors import ModelError
 from sw.models.fetch import fetch
 
@@ -43,7 +44,7 @@ def _read(folder: Path) -> tuple[Sentence, ...]:
         try:
             raw = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
-            raise ModelError(f"cannot read {path}: {error}") from error
+            raise ModelError(f"cannot read {path}: {reason(error)}") from error
         # Not splitlines: the text itself holds characters that Unicode counts as line ends.
         for number, line in enumerate(raw.split("\n"), start=1):
             if not line.strip():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,45 @@ from sw.compiler.layer import EFFORT
 from sw.driver.device import Device
 from sw.driver.machine import RunResult
 from sw.driver.programs import Programs
+from sw.driver.runs import Ticket
+from sw.models.bert import Bert
+from sw.models.errors import ModelError
 from sw.program import Executable
+from sw.quantize.fingerprint import fingerprint
 from sw.quantize.formats import QModel
 
 I16 = npt.NDArray[np.int16]
 
 _STEP = 16
 """Lengths share a program in steps of this many rows: a pass of the default array."""
+
+_MODEL = "model"
+"""Name in a program's metadata: the fingerprint of the fp32 model it was compiled from."""
+
+
+def with_model(executable: Executable, model: Bert) -> Executable:
+    """A program that says which model it is of; for one that is to be kept in a file."""
+    return replace(executable, metadata={**executable.metadata, _MODEL: fingerprint(model)})
+
+
+def check_model(executable: Executable, model: Bert, quantized: QModel) -> None:
+    """Refuse a program of another model, whose results would be taken for this one's.
+
+    The host looks embeddings up and reads the output by `quantized`; the rest is in the program.
+
+    Raises
+    ------
+    ModelError
+        In one line.
+    """
+    found, wanted = executable.metadata.get(_MODEL), fingerprint(model)
+    if found is None:
+        raise ModelError("the program does not say which model it is of: compile the model again")
+    if found != wanted:
+        raise ModelError(f"the program is of another model: fingerprint {found}, not {wanted}")
+    state = quantized.layers[-1].output
+    if executable.metadata["output"] != {"scale": state.scale, "smooth": state.smooth.tolist()}:
+        raise ModelError("the program's output has another scale: compile the model again")
 
 
 class DeviceEngine:
@@ -32,7 +64,8 @@ class DeviceEngine:
     sequence : int, optional
         Rows of every program; else each text takes the next multiple of 16.
     executable : Executable, optional
-        A compiled program of this model to be used instead of compiling; it sets `sequence`.
+        A compiled program of this model to be used instead of compiling; it sets `sequence`, and
+        texts share its runs if it is one of a batch.
     effort : int
         Of `compile_model`.
     progress : callable, optional
@@ -41,7 +74,7 @@ class DeviceEngine:
     Attributes
     ----------
     results : list of RunResult
-        Of every run, in order.
+        Of each text's run, in order of the texts.
     """
 
     def __init__(
@@ -55,8 +88,10 @@ class DeviceEngine:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._quantized = quantized
+        self._width = quantized.embedding.word.shape[1]
         self._device = device
         self._sequence = int(executable.metadata["sequence"]) if executable else sequence
+        self._batch = int(executable.metadata["batch"]) if executable else 1
         self._executable = executable
         self._effort = effort
         self._progress = progress
@@ -85,14 +120,11 @@ class DeviceEngine:
 
     def encode(self, batch: Sequence[I16], lengths: Sequence[int]) -> list[I16]:
         """See `sw.pipeline.engine.Engine.encode`."""
-        tickets: list[Any] = []
+        tickets: list[Ticket] = []
         out: list[I16] = []
-        for z, length in zip(batch, lengths, strict=True):
-            rows = self.rows(length)
-            loaded = self._programs.get(rows, lambda rows=rows: self.executable(rows))  # type: ignore[misc]
-            padded = np.zeros((rows, z.shape[1]), dtype=np.int16)
-            padded[:length] = z[:length]
-            tickets.append(loaded.submit({"z": padded}, {"length": length}))
+        texts = list(zip(batch, lengths, strict=True))
+        for first in range(0, len(texts), self._batch):
+            tickets.append(self._submit(texts[first : first + self._batch]))
             # Two in the queue keep the machine busy; more would hold inputs that need not wait.
             if len(tickets) > 1:
                 self._take(tickets.pop(0), lengths, out)
@@ -100,9 +132,27 @@ class DeviceEngine:
             self._take(tickets.pop(0), lengths, out)
         return out
 
-    def _take(self, ticket: Any, lengths: Sequence[int], out: list[I16]) -> None:
+    def _slots(self) -> list[str]:
+        """What the names of a run's sequences end with."""
+        return [str(slot) for slot in range(self._batch)] if self._batch > 1 else [""]
+
+    def _submit(self, texts: Sequence[tuple[I16, int]]) -> Ticket:
+        """Queue a run of as many texts as the program takes, or fewer."""
+        rows = self.rows(max(length for _, length in texts))
+        loaded = self._programs.get(rows, lambda: self.executable(rows))
+        inputs, scalars = {}, {}
+        # A slot that stays empty runs one row of zeros: 0 is no length.
+        empty = [(np.zeros((1, self._width), np.int16), 1)] * (self._batch - len(texts))
+        for slot, (z, length) in zip(self._slots(), [*texts, *empty], strict=True):
+            padded = np.zeros((rows, self._width), dtype=np.int16)
+            padded[:length] = z[:length]
+            inputs[f"z{slot}"], scalars[f"length{slot}"] = padded, length
+        return loaded.submit(inputs, scalars)
+
+    def _take(self, ticket: Ticket, lengths: Sequence[int], out: list[I16]) -> None:
         outputs = ticket.result()
-        self.results.append(outputs.result)
-        out.append(outputs.values["y"][: lengths[len(out)]])
+        for slot, length in zip(self._slots(), lengths[len(out) :], strict=False):
+            self.results.append(outputs.result)
+            out.append(outputs.values[f"y{slot}"][:length].astype(np.int16, copy=False))
         if self._progress is not None:
             self._progress(len(out), len(lengths))

@@ -101,16 +101,19 @@ def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> F64:
     return out
 
 
-def evaluation_ids(tokenizer: Tokenizer, count: int | None = None) -> list[Ids]:
+def evaluation_ids(
+    tokenizer: Tokenizer, count: int | None = None, limit: int = texts.TOKENS
+) -> list[Ids]:
     """Token ids [S] of the first `count` evaluation texts, all by default, 128 at most each.
 
-    Beyond the fixed set other sentences follow that no calibration text holds.
+    Beyond the fixed set other sentences follow that no calibration text holds. `limit` is the
+    model's positions, where it has fewer.
     """
     fixed = len(texts.indices("evaluation"))
     chosen = texts.texts("evaluation", None if count is None else min(count, fixed))
     if count is not None and count > fixed:
         chosen += texts.further(count - fixed)
-    return [tokenizer(text, texts.TOKENS) for text in chosen]
+    return [tokenizer(text, min(limit, texts.TOKENS)) for text in chosen]
 
 
 def layer_cosines(model: Bert, quantized: QModel, sequences: Sequence[Ids]) -> list[Cosines]:

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from sw.errors import reason
 from sw.models.errors import ModelError
 from sw.quantize import formats
 from sw.quantize.formats import QModel, Width
@@ -44,7 +45,7 @@ def save(model: QModel, path: Path) -> None:
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
-        raise ModelError(f"cannot write {path}: {error}") from error
+        raise ModelError(f"cannot write {path}: {reason(error)}") from error
 
 
 def load(path: Path) -> QModel:
@@ -67,7 +68,7 @@ def load(path: Path) -> QModel:
                 objects.append(_CLASSES[name](**values))
             model = _get(document["root"], objects, archive)
     except (OSError, ValueError, KeyError, TypeError, IndexError, BadZipFile) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
+        raise ModelError(f"cannot read {path}: {reason(error)}") from error
     if not isinstance(model, QModel):
         raise ModelError(f"{path} holds no quantized model")
     return model

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sw.errors import reason
 from sw.models.errors import ModelError
 
 
@@ -44,7 +45,7 @@ class JsonLines:
                 os.truncate(path, len(whole))
             lines = [json.loads(line) for line in whole.splitlines()]
         except (OSError, ValueError) as error:
-            raise ModelError(f"cannot read {path}: {error}") from error
+            raise ModelError(f"cannot read {path}: {reason(error)}") from error
         if not all(isinstance(line, dict) for line in lines):
             raise ModelError(f"{path}: a line is no JSON object")
         if not lines:
@@ -59,4 +60,4 @@ class JsonLines:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise ModelError(f"cannot write {self._path}: {error}") from error
+            raise ModelError(f"cannot write {self._path}: {reason(error)}") from error

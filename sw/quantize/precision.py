@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from sw.errors import reason
 from sw.models.errors import ModelError
 
 
@@ -175,7 +176,7 @@ def _toml_items(path: Path) -> list[tuple[str, str]]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
+        raise ModelError(f"cannot read {path}: {reason(error)}") from error
     items = list(_flat(content))
     # The base holds for the whole file, wherever it stands.
     items.sort(key=lambda item: item[0] != "base")

@@ -108,11 +108,11 @@ class _Step:
         return (*precision[:i], wider, *precision[i + 1 :])
 
 
-def search_ids(tokenizer: Tokenizer, count: int = 64) -> list[Ids]:
-    """Token ids of calibration texts for a search, spread over all kinds."""
+def search_ids(tokenizer: Tokenizer, count: int = 64, limit: int = texts.TOKENS) -> list[Ids]:
+    """Token ids of calibration texts for a search, spread over all kinds; `limit`: positions."""
     chosen = texts.texts("calibration")
     picks = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
-    return [tokenizer(chosen[i], texts.TOKENS) for i in picks.tolist()]
+    return [tokenizer(chosen[i], min(limit, texts.TOKENS)) for i in picks.tolist()]
 
 
 def search(

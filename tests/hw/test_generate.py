@@ -192,6 +192,7 @@ def test_text_grows_with_rows_plus_columns():
         ("rows", "key=value is needed"),
         ("rows=many", "an integer is needed"),
         ("name=a b", "letters, digits"),
+        ("name=é", "name = 'é': ASCII letters"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_reason(setting, reason):
@@ -210,6 +211,10 @@ def test_toml(tmp_path):
     path.write_text("lines = 8\n", encoding="utf-8")
     with pytest.raises(ValueError, match="unknown key 'lines'"):
         Config.from_toml(path)
+    for value in ('"gelu"', "3", '[["gelu"]]'):
+        path.write_text(f"functions = {value}\n", encoding="utf-8")
+        with pytest.raises(ValueError, match="a list of names is needed"):
+            Config.from_toml(path)
 
 
 def test_failed_write_leaves_nothing_behind(tmp_path):

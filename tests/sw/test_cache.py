@@ -33,6 +33,14 @@ def test_where_it_is(monkeypatch, tmp_path):
     assert not (tmp_path / "own").exists()
 
 
+def test_kinds():
+    from sw.driver.simulators import COCOTB, SIMULATORS, VERILOG
+    from sw.models import fetch
+    from sw.quantize import quantize
+
+    assert {COCOTB, SIMULATORS, VERILOG, fetch.KIND, quantize.KIND} == set(cache.KINDS)
+
+
 def test_imports_nothing_heavy():
     code = "import sys, sw.cache; sys.exit(bool({'numpy', 'click', 'rich'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -104,6 +112,37 @@ def test_build_once_builds_once(root):
     second.join()
     assert len(built) == 1
     assert final.is_dir()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "no sums"])
+def test_a_damaged_entry_is_built_anew(root, damage):
+    final = root / "kind" / "name"
+
+    def build(folder):
+        (folder / "sub").mkdir()
+        (folder / "sub" / "f").write_bytes(b"content")
+
+    file = cache.build_once(final, build) / "sub" / "f"
+    assert not cache.damaged(final)
+    if damage == "gone":
+        file.unlink()
+    elif damage == "no sums":
+        (final / ".sha256").write_text("rubbish")
+    else:
+        file.write_bytes(b"cont" if damage == "cut" else b"c0ntent")
+    assert cache.damaged(final)
+    cache.build_once(final, lambda folder: pytest.fail("looked"), check=False)
+    with pytest.raises(RuntimeError):
+        cache.build_once(final, raising)
+    assert final.is_dir()
+    assert cache.build_once(final, build) == final
+    assert file.read_bytes() == b"content"
+    assert not cache.damaged(final)
+    cache.build_once(final, lambda folder: pytest.fail("built twice"))
+
+
+def raising(folder):
+    raise RuntimeError("no")
 
 
 def test_lock_times_out(root):

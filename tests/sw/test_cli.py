@@ -65,7 +65,7 @@ def test_help_imports_no_library():
         (["no-such"], "no-such"),
         (["presets", "--no-such"], "--no-such"),
         (["fetch"], "NAME"),
-        (["presets", "--json", "/no/such/folder/x.json"], "/no/such/folder"),
+        (["presets", "--json", "/no/such/x.json"], "--json /no/such/x.json: there is no folder"),
         (["_output"], "_output"),
     ],
 )
@@ -75,6 +75,16 @@ def test_bad_usage_is_one_line_and_exit_code_2(arguments, named, capsys):
     assert len(err.splitlines()) == 1
     assert err.startswith("tilewright: ")
     assert named in err
+
+
+@pytest.mark.parametrize(("words", "usage"), [([], "COMMAND"), (["cache"], "cache [OPTIONS]")])
+def test_no_subcommand_shows_the_help_as_it_is(words, usage, capsys):
+    assert sw.cli.call(words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("Usage: tilewright ")
+    assert usage in captured.err.splitlines()[0]
+    assert "\n    tilewright " in captured.err
+    assert not captured.out
 
 
 def use(monkeypatch, function):
@@ -162,6 +172,16 @@ def test_json_on_standard_output_is_alone(capsys):
     assert "presets" in captured.err
 
 
+@pytest.mark.parametrize("name", sorted(set(commands()) - {"cache"}))
+def test_a_json_file_that_cannot_be_written_is_refused_first(name, capsys):
+    command = sw.cli.cli.get_command(click.Context(sw.cli.cli), name)
+    assert command is not None
+    needed = [p for p in command.params if p.required]
+    words = [w for p in needed for w in ([*p.opts[:1], "x"] if p.opts[0].startswith("-") else "x")]
+    assert sw.cli.call([name, *words, "--json", "/no/such/x.json"]) == 2
+    assert "--json /no/such/x.json: there is no folder" in capsys.readouterr().err
+
+
 def test_a_json_file_is_never_half_written(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("old")
@@ -189,6 +209,9 @@ def test_cache_list_and_clear(capsys):
     assert [(r["kind"], r["name"]) for r in document["rows"]] == [("models", "one")]
     assert sw.cli.call(["cache", "clear", "simulators"]) == 0
     assert entry.is_dir()
+    capsys.readouterr()
+    assert sw.cli.call(["cache", "clear", "model"]) == 2
+    assert "'model' is unknown; one of cocotb, models," in capsys.readouterr().err
     with cache.lock(entry):
         assert sw.cli.call(["cache", "clear"]) == 1
     assert "models/one" in capsys.readouterr().err

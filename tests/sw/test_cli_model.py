@@ -1,13 +1,20 @@
 """`tilewright run`, `compile`, `inspect`, `compare`: a whole way, and what they refuse."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import sw.cli
+from hw.config import preset_config
+from sw.cli._model import read_texts
+from sw.compiler.operations.matmul import compile_matmul
+from sw.errors import UserError
 from sw.pipeline.pipeline import Pipeline
+from sw.program.file import save
 from tests.sw.test_pipeline import model_folder
 
 TEXTS = ("the cat sits on the mat", "a dog")
@@ -40,7 +47,20 @@ def test_run_gives_the_pipeline_s_embeddings(folder: Path, tmp_path: Path) -> No
             np.array([row["embedding"] for row in found[backend]], dtype=np.float32), expected
         )
     assert all(row["cycles"] > 1000 for row in found["verilator"])
-    assert all(row["rows"] == 16 for row in found["iss"])
+    assert all(row["rows"] == 16 and row["cycles"] is None for row in found["iss"])
+    assert len(json.loads(out.read_text())["similarity"]) == len(TEXTS)
+
+
+def test_a_file_of_texts_has_one_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_bytes(b"\xef\xbb\xbfa dog\r\nthe cat\x0bsits \xe2\x80\xa8\r\n\n\n")
+    assert read_texts([], file) == ["a dog", "the cat\x0bsits"]
+    file.write_text("a dog\n\na cat\n")
+    with pytest.raises(UserError, match="line 2 is empty"):
+        read_texts([], file)
+    file.write_text("\n")
+    with pytest.raises(UserError, match="no text"):
+        read_texts([], file)
 
 
 def test_a_program_file_is_compiled_inspected_and_run(
@@ -56,14 +76,56 @@ def test_a_program_file_is_compiled_inspected_and_run(
     capsys.readouterr()
     assert call("inspect", file, "--listing", "--first", 1, "--count", 2) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2"]
+    assert call("inspect", file, "--listing", "--json", "-") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["metadata"]["sequence"] == 12
+    assert captured.err.lstrip().startswith("0 ")
     assert call("run", folder, *texts(), "--preset", "tiny", "--program", file, "--json", out) == 0
     rows = json.loads(out.read_text())["rows"]
     expected = [o.result for o in Pipeline.load(folder, precision="w8a8,1.ffn2=w8a16")(TEXTS)]
     np.testing.assert_array_equal(
         np.array([row["embedding"] for row in rows], dtype=np.float32), expected
     )
+    wanted = ("run", folder, "--text", "a", "--preset", "tiny", "--program", file)
+    for option in ("--precision w8a16", "--seq 16", "--backend reference"):
+        assert call(*wanted, *option.split()) == 2
+        assert option.split()[0] in capsys.readouterr().err
     assert call("run", folder, "--text", "a", "--preset", "small", "--program", file) == 2
     assert "manifest" in capsys.readouterr().err
+
+
+def test_a_program_of_a_batch_takes_texts_until_they_end(folder: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "batch.tilewright", tmp_path / "out.json"
+    assert call("compile", folder, "-o", file, "--seq", 12, "--batch", 3, "--preset", "tiny") == 0
+    many = ("the cat sits on the mat", "a dog", "a cat runs", "it is good", "the dog")
+    words = [word for text in many for word in ("--text", text)]
+    assert call("run", folder, *words, "--preset", "tiny", "--program", file, "--json", out) == 0
+    rows = json.loads(out.read_text())["rows"]
+    expected = [output.result for output in Pipeline.load(folder)(many)]
+    np.testing.assert_array_equal(
+        np.array([row["embedding"] for row in rows], dtype=np.float32), expected
+    )
+
+
+def test_a_program_of_another_model_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.tilewright"
+    assert call("compile", folder, "-o", file, "--seq", 8, "--preset", "tiny") == 0
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    weights = load_file(other / "model.safetensors")
+    weights["encoder.layer.1.output.dense.weight"][5, 3] += 0.25
+    save_file(weights, other / "model.safetensors")
+    for wrong in (other, model_folder(tmp_path / "act", hidden_act="gelu_new")):
+        assert call("run", wrong, "--text", "a", "--preset", "tiny", "--program", file) == 2
+        (line,) = capsys.readouterr().err.splitlines()[-1:]
+        assert "of another model" in line
+    single = compile_matmul(preset_config("tiny"), 3, 5, 4, a="s8", b="s8")
+    assert (
+        call("run", folder, "--text", "a", "--preset", "tiny", "--program", save(single, file)) == 2
+    )
+    assert "does not say which model" in capsys.readouterr().err
 
 
 def test_heads(tmp_path: Path) -> None:
@@ -85,7 +147,18 @@ def test_compare(folder: Path, tmp_path: Path) -> None:
     narrow, wide = document["rows"]
     assert wide["mean"] > narrow["mean"] > 0.9
     assert wide["relative"] > 3
-    assert len(document["each layer by itself, every token"]) == 4
+    assert len(document["layers"]) == 4
+    assert all(key.isidentifier() for key in document)
+
+
+def test_texts_are_cut_to_a_model_s_positions(tmp_path: Path) -> None:
+    short = model_folder(tmp_path / "short", max_position_embeddings=9)
+    out = tmp_path / "out.json"
+    assert call("compare", short, "--texts", 10, "--seq", 9, "--json", out) == 0
+    assert json.loads(out.read_text())["rows"][0]["mean"] > 0.9
+    wanted = ("--texts", 4, "--target", 0.9, "--seq", 9)
+    assert call("search", short, *wanted, "--json", out) == 0
+    assert json.loads(out.read_text())["met"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +170,9 @@ def test_compare(folder: Path, tmp_path: Path) -> None:
         (("run", "MODEL", "--text", "a", "--backend", "fpga"), "--backend fpga"),
         (("run", "MODEL", "--text", "a", "--precision", "w3a3"), "w3a3"),
         (("run", "MODEL", "--text", "a", "--seq", "4000"), "--seq 4000"),
-        (("run", "MODEL", "--text", "a", "--file", "/nowhere"), "/nowhere"),
+        (("run", "MODEL", "--file", "/nowhere"), "--file /nowhere: No such file or directory"),
+        (("run", "MODEL", "--text", "a", "--precision", "MODEL/x.toml"), "MODEL/x.toml: No such"),
+        (("search", "MODEL", "--store", "MODEL/config.json/x"), "MODEL/config.json/x: File exists"),
         (("run", "MODEL", "--text", "a", "--context", "b", "--context", "c"), "2 --context"),
         (("run", "/nowhere", "--text", "a"), "/nowhere"),
         (("compile", "MODEL", "-o", "/nowhere/x", "--seq", "8"), "there is no folder"),
@@ -119,6 +194,7 @@ def test_refusals(
     named = [a.replace("MODEL", str(folder)).replace("OUT", str(out)) for a in arguments]
     assert call(*named) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert message in lines[-1], lines
+    assert message.replace("MODEL", str(folder)) in lines[-1], lines
+    assert "Errno" not in lines[-1]
     assert lines[-1].startswith("tilewright: ")
     assert not list(tmp_path.iterdir())

@@ -90,15 +90,15 @@ def test_precisions(precision: str) -> None:
 
 
 def test_batch_equals_single_runs_in_rtl() -> None:
-    """Sequences of different lengths in one program; every output byte as on the simulator."""
+    """Eight sequences of eight lengths in one program; every output byte as on the simulator."""
     model = small_model(MIXED)
     config = PRESETS["tiny"]
-    lengths = (7, 1, 12)
-    zs = [make_z(model, 12, seed) for seed in range(3)]
-    batch = compile_model(model, config, 12, batch=3, effort=1)
+    lengths = (7, 1, 12, 4, 9, 2, 11, 5)
+    zs = [make_z(model, 12, seed) for seed in range(8)]
+    batch = compile_model(model, config, 12, batch=8, effort=1)
     names = batch.operations.names
     assert names[:2] == ("sequence 0 / embedding", "sequence 1 / embedding")
-    assert "layer 1 / sequence 2 / head 0 / scores" in names
+    assert "layer 1 / sequence 7 / head 0 / scores" in names
     assert sum(batch.operations.macs) == batch.metadata["macs"]
     static_check(batch, 12)
     inputs = {f"z{i}": z for i, z in enumerate(zs)}

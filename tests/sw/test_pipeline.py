@@ -36,6 +36,8 @@ def model_folder(path: Path, **config: Any) -> Path:
     weights = tensors(31)
     name = "embeddings.word_embeddings.weight"
     weights[name] = weights[name][: len(VOCABULARY)]
+    positions = "embeddings.position_embeddings.weight"
+    weights[positions] = weights[positions][: config.get("max_position_embeddings")]
     for head, rows in (("pooler.dense", 48), ("classifier", 3), ("qa_outputs", 2)):
         weights[f"{head}.weight"] = rng.standard_normal((rows, 48)).astype(np.float32)
         weights[f"{head}.bias"] = rng.standard_normal(rows).astype(np.float32)

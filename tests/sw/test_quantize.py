@@ -206,6 +206,12 @@ def test_a_folder_is_quantized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write(tmp_path / "model", dict(tensors(21)))
     quantize_folder(folder)
     assert len(calls) == 4
+    # What is damaged on disk is quantized again.
+    for file in (tmp_path / "cache").rglob("model.npz"):
+        file.write_bytes(file.read_bytes()[:1000])
+    again = quantize_folder(folder)[1]
+    assert len(calls) == 5
+    assert fingerprint(quantize_folder(folder)[1]) == fingerprint(again)
 
 
 def test_multiplier() -> None:
