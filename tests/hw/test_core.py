@@ -1,16 +1,12 @@
 """The whole core in RTL against the instruction-set simulator: random programs, all of memory."""
 
-import numpy as np
 import pytest
 
 from hw.config import Config, preset_config
-from hw.registers import CONTROL_START, COUNTERS, REGISTERS, STATUS_DONE
-from sim.native.simulator import BusOptions, NativeSimulator
-from sim.random_program import KINDS, RandomProgram, random_program
+from sim.native.simulator import BusOptions
+from sim.random_program import KINDS, random_program
 from sw.driver.simulators import simulator_library
-
-PAGE = 4096
-CYCLES = 2_000_000
+from tests.random_runs import check_in_rtl
 
 ODD = {
     "8x16": "rows=8 columns=16 lanes=16 axi_data_width=64 sp_depth=256",
@@ -27,41 +23,6 @@ def odd(name: str) -> Config:
     return preset_config("tiny").with_settings([f"name=c{name}", *ODD[name].split()])
 
 
-def write(sim: NativeSimulator, name: str, value: int) -> None:
-    sim.write32(REGISTERS[name].address, value & 0xFFFFFFFF)
-
-
-def read64(sim: NativeSimulator, name: str) -> int:
-    low, high = (sim.read32(REGISTERS[f"{name}_{half}"].address) for half in ("LO", "HI"))
-    return high << 32 | low
-
-
-def run_in_rtl(config: Config, program: RandomProgram, bus: BusOptions) -> np.ndarray:
-    """DRAM after the run; every unit's counters add up to the run's cycles."""
-    size = -(-max(len(program.memory), PAGE) // PAGE) * PAGE
-    with NativeSimulator(simulator_library(config), bus=bus, memory=((0, size),)) as sim:
-        sim.write_memory(0, program.memory)
-        for region, (base, limit) in program.regions.items():
-            for name, value in (("BASE", base), ("LIMIT", limit)):
-                write(sim, f"{name}{region}_LO", value)
-                write(sim, f"{name}{region}_HI", value >> 32)
-        for index, value in enumerate(program.scalars):
-            write(sim, f"SCALAR{index}", value)
-        write(sim, "PROGRAM_OFFSET", program.program_offset)
-        write(sim, "PROGRAM_COUNT", len(program.commands))
-        write(sim, "WATCHDOG", 20_000)
-        write(sim, "IRQ_ENABLE", 1)
-        write(sim, "CONTROL", CONTROL_START)
-        assert sim.run(CYCLES, until_interrupt=True), f"not done after {CYCLES} cycles"
-        assert sim.read32(REGISTERS["STATUS"].address) == STATUS_DONE
-        assert sim.read32(REGISTERS["COMMANDS"].address) == len(program.commands)
-        cycles = read64(sim, "CYCLES")
-        for unit, reasons in COUNTERS.items():
-            counted = sum(read64(sim, f"COUNT_{unit}_{reason}".upper()) for reason in reasons)
-            assert counted == cycles, f"counters of {unit}"
-        return sim.read_memory(0, len(program.memory))
-
-
 def check(config: Config, kind: str, seeds: range) -> None:
     for seed in seeds:
         for corner in (False, True):
@@ -74,8 +35,7 @@ def check(config: Config, kind: str, seeds: range) -> None:
                 outstanding=config.axi_outstanding,
                 max_burst=config.axi_max_burst,
             )
-            got = run_in_rtl(config, program, bus)
-            np.testing.assert_array_equal(got, program.expected, err_msg=program.name)
+            check_in_rtl(simulator_library(config), program, bus)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw.commands import Fault, Unit
 from hw.config import preset_config
 from hw.registers import (
     CONTROL_IRQ_CLEAR,
@@ -31,6 +30,7 @@ from sim.native.simulator import (
 )
 from sim.random_program import KINDS, random_program
 from sw.driver.simulators import simulator_library
+from tests.random_runs import check_in_rtl
 
 STUB = (Path(__file__).parent / "stub.v").read_text()
 BASE = 0x4000_0000
@@ -419,34 +419,6 @@ def core():
     return simulator_library(preset_config("tiny"))
 
 
-def run_random(library, config, kind, seed, bus):
-    """Run a random program on the RTL; all of memory must be what the simulator made of it."""
-    program = random_program(config, seed, kind=kind, commands=30)
-    size = -(-len(program.memory) // 4096) * 4096
-    with NativeSimulator(library, bus=bus, memory=((0, size),)) as simulator:
-        simulator.write_memory(0, program.memory)
-        for region, (base, limit) in program.regions.items():
-            for name, value in ((f"BASE{region}", base), (f"LIMIT{region}", limit)):
-                write(simulator, f"{name}_LO", value & 0xFFFF_FFFF)
-                write(simulator, f"{name}_HI", value >> 32)
-        for index, value in enumerate(program.scalars):
-            write(simulator, f"SCALAR{index}", value)
-        write(simulator, "PROGRAM_OFFSET", program.program_offset)
-        write(simulator, "PROGRAM_COUNT", len(program.commands))
-        write(simulator, "WATCHDOG", 20_000)
-        write(simulator, "IRQ_ENABLE", 1)
-        write(simulator, "CONTROL", CONTROL_START)
-        finished = simulator.wait(5_000_000)
-        record = read(simulator, "FAULT_CODE")
-        code, unit = Fault(record & 0xFF), Unit(record >> 8)
-        fault = f"{code.name} in {unit.name}, command {read(simulator, 'FAULT_INDEX')}"
-        assert not record, f"{program.name}: {fault}"
-        assert finished, f"{program.name}: STATUS 0x{read(simulator, 'STATUS'):x}"
-        got = simulator.read_memory(0, len(program.memory))
-    unequal = np.flatnonzero(got != program.expected)
-    assert not unequal.size, f"{program.name}: {unequal.size} bytes, first at {unequal[0]:#x}"
-
-
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_programs(core, kind, seed):
@@ -461,4 +433,4 @@ def test_random_programs(core, kind, seed):
             interleave=True,
             seed=seed,
         )
-    run_random(core, config, kind, seed, bus)
+    check_in_rtl(core, random_program(config, seed, kind=kind, commands=30), bus)

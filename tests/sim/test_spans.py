@@ -10,8 +10,8 @@ from hw.config import preset_config
 from sim.native.simulator import BusOptions, NativeSimulator
 from sim.random_program import KINDS, random_program
 from sim.trace import Span
-from sw.driver.machine import Launch, Machine
 from sw.driver.simulators import simulator_library
+from tests.random_runs import run_in_rtl
 
 CONFIG = preset_config("tiny")
 BUS = BusOptions(outstanding=CONFIG.axi_outstanding, max_burst=CONFIG.axi_max_burst)
@@ -26,21 +26,7 @@ def library():
 def run(library, kind, seed, bus=BUS, runs=1):
     """Commands of a random program, and the results of running it."""
     program = random_program(CONFIG, seed, kind=kind, commands=30)
-    size = -(-len(program.memory) // 4096) * 4096
-    results = []
-    with NativeSimulator(library, bus=bus, memory=((0, size),)) as simulator:
-        machine = Machine(CONFIG, simulator)
-        launch = Launch(
-            program=b"",
-            windows={n: (base, limit - base) for n, (base, limit) in program.regions.items()},
-            offset=program.program_offset,
-            count=len(program.commands),
-            scalars=dict(enumerate(program.scalars)),
-        )
-        for _ in range(runs):
-            simulator.write_memory(0, program.memory)
-            machine.launch(launch)
-            results.append(machine.finish(launch))
+    _, results = run_in_rtl(library, program, bus, runs=runs)
     return program.commands, results
 
 
