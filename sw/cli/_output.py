@@ -1,7 +1,6 @@
 """What every subcommand prints: a table for people, JSON for programs, from the same rows."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
