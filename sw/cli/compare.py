@@ -104,12 +104,11 @@ def command(
                 progress=lambda done, total: bar.update(task, completed=done),
             )
             cycles = model_cycles(
+                config,
                 shape.hidden,
                 shape.heads,
                 shape.ffn,
                 sequence,
-                config.rows,
-                config.columns,
                 precision,
             )
             rows.append(

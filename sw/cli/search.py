@@ -66,12 +66,11 @@ def command(
 
     def cost(precision: ModelPrecision) -> int:
         return model_cycles(
+            config,
             shape.hidden,
             shape.heads,
             shape.ffn,
             sequence,
-            config.rows,
-            config.columns,
             precision,
         )
 
