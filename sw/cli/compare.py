@@ -185,7 +185,7 @@ _PRECISIONS = [
     Column(key="precision", header="precision"),
     *_COSINES,
     Column(key="spearman", header="Spearman", right=True, show=_cosine),
-    Column(key="cycles", header="array cycles", right=True),
+    Column(key="cycles", header="cycles", right=True),
     Column(key="relative", header="relative", right=True, show=lambda r: f"{r:.2f}×"),
 ]
 _LAYERS = [

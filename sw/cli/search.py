@@ -130,7 +130,7 @@ _POINTS = [
     Column(key="precision", header="precision"),
     Column(key="mean", header="cosine", right=True, show=lambda v: f"{v:.5f}"),
     Column(key="worst", header="worst", right=True, show=lambda v: f"{v:.5f}"),
-    Column(key="cycles", header="array cycles", right=True),
+    Column(key="cycles", header="cycles", right=True),
     Column(key="relative", header="relative", right=True, show=lambda v: f"{v:.3f}×"),
     Column(key="best", header="", show=lambda b: "◀" if b else "", style=lambda b: "green"),
 ]
