@@ -339,7 +339,8 @@ def test_cost() -> None:
     base = cycles("w8a8")
     assert base == pytest.approx(933_888, rel=0.02)
     assert cycles("w8a8,ffn2=w8a16") - base == pytest.approx(294_912, rel=0.05)
-    assert cycles("w8a8,attention=16") - base == pytest.approx(4 * 24_576, rel=0.2)
+    # The vector unit's part in it, the rows' maxima above all, is not all hidden.
+    assert 4 * 24_576 < cycles("w8a8,attention=16") - base < 6 * 24_576
     assert (
         model_cycles(preset_config("default"), 384, 12, 1536, 128, parse_precision("w8a8", 3))
         == 3 * base
