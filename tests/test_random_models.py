@@ -14,6 +14,7 @@ from sw.quantize.formats import QEmbedding, QModel
 from sw.quantize.precision import PRODUCTS, LayerPrecision, Mode
 from sw.quantize.reference import norm, run_layer
 from sw.quantize.seeded import make_layer
+from tests.mismatch import assert_same
 from tests.models import run_whole
 
 MACHINES = ("tiny", "8x16")
@@ -133,8 +134,7 @@ def check(config: Config, case: Case, most: float = math.inf) -> bool:
         np.testing.assert_array_equal(expected[f"y{e}"][:length], x[:length])
     with Device.open("verilator", config) as device:
         _, found = run_whole(device, executable, inputs, scalars)
-    for region, content in wanted.items():
-        np.testing.assert_array_equal(found[region], content, err_msg=f"region {region}")
+    assert_same(executable, wanted, found, scalars)
     return True
 
 

@@ -8,6 +8,7 @@ from hw.registers import CONTROL_START, COUNTERS, REGISTERS, STATUS_DONE
 from sim.native.simulator import BusOptions, NativeSimulator
 from sim.random_program import KINDS, RandomProgram, random_program
 from sw.driver.simulators import simulator_library
+from tests.mismatch import assert_same_memory
 
 PAGE = 4096
 CYCLES = 2_000_000
@@ -75,7 +76,7 @@ def check(config: Config, kind: str, seeds: range) -> None:
                 max_burst=config.axi_max_burst,
             )
             got = run_in_rtl(config, program, bus)
-            np.testing.assert_array_equal(got, program.expected, err_msg=program.name)
+            assert_same_memory(program, got)
 
 
 @pytest.mark.parametrize("kind", KINDS)

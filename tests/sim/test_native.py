@@ -31,6 +31,7 @@ from sim.native.simulator import (
 )
 from sim.random_program import KINDS, random_program
 from sw.driver.simulators import simulator_library
+from tests.mismatch import assert_same_memory
 
 STUB = (Path(__file__).parent / "stub.v").read_text()
 BASE = 0x4000_0000
@@ -443,8 +444,7 @@ def run_random(library, config, kind, seed, bus):
         assert not record, f"{program.name}: {fault}"
         assert finished, f"{program.name}: STATUS 0x{read(simulator, 'STATUS'):x}"
         got = simulator.read_memory(0, len(program.memory))
-    unequal = np.flatnonzero(got != program.expected)
-    assert not unequal.size, f"{program.name}: {unequal.size} bytes, first at {unequal[0]:#x}"
+    assert_same_memory(program, got)
 
 
 @pytest.mark.parametrize("seed", range(8))
