@@ -5,16 +5,17 @@ WORKERS ?= 2
 PYTEST := $(VENV)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run demo test test-all bench pytest lint clean
+.PHONY: help setup setup-run demo test test-all test-export bench pytest lint clean
 
 help:
-	@echo "make demo      one real BERT encoder layer through generated RTL, bit for bit"
-	@echo "make test      lint and tests (what CI runs)"
-	@echo "make test-all  the same with the slow tests: every size, place and route"
-	@echo "make bench     every figure of docs/performance.md, an hour or two"
-	@echo "make lint      ruff and mypy only"
-	@echo "make setup     prepare the machine and .venv, nothing else"
-	@echo "make clean     remove .venv, caches of the tools and build folders"
+	@echo "make demo         one real BERT encoder layer through generated RTL, bit for bit"
+	@echo "make test         lint and tests (what CI runs)"
+	@echo "make test-all     the same with the slow tests: every size, place and route"
+	@echo "make test-export  ONNX graphs of PyTorch's exporters; installs PyTorch"
+	@echo "make bench        every figure of docs/performance.md, an hour or two"
+	@echo "make lint         ruff and mypy only"
+	@echo "make setup        prepare the machine and .venv, nothing else"
+	@echo "make clean        remove .venv, caches of the tools and build folders"
 
 setup:
 	@scripts/setup test
@@ -40,6 +41,10 @@ test-all: lint
 bench:
 	@scripts/setup bench
 	$(VENV)/tilewright bench --page docs/performance.md $(ARGS)
+
+test-export:
+	@scripts/setup export
+	$(PYTEST) -m "slow or not slow" tests/sw/test_models_exported.py $(ARGS)
 
 pytest: setup
 	$(PYTEST) $(ARGS)

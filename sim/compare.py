@@ -1,6 +1,6 @@
 """Where two memories differ, in the words of the program: command, unit, buffer, element."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -101,6 +101,8 @@ class Mismatch:
     expected, got : int
     command : int or None
         The last STORE that wrote it.
+    operation : str
+        What the command belongs to, which is what computed the value; "" where it is not known.
     """
 
     name: str
@@ -110,14 +112,16 @@ class Mismatch:
     expected: int
     got: int
     command: int | None
+    operation: str = ""
 
     def __str__(self) -> str:
         source = "no STORE writes it" if self.command is None else f"command {self.command}"
         unit = "" if self.command is None else ", unit STORE"
+        operation = f", of {self.operation}" if self.operation else ""
         index = ", ".join(map(str, self.element))
         return (
             f"{self.name}[{index}]: expected {self.expected}, got {self.got} "
-            f"({source}{unit}; region {self.region} + 0x{self.offset:x})"
+            f"({source}{unit}{operation}; region {self.region} + 0x{self.offset:x})"
         )
 
 
@@ -160,6 +164,7 @@ def compare(
     *,
     program: bytes = b"",
     scalars: Mapping[int, int] | None = None,
+    operations: Sequence[str] = (),
     limit: int = 8,
     rerun: str | None = None,
 ) -> Comparison:
@@ -175,6 +180,8 @@ def compare(
         To name the command that stored an element.
     scalars : mapping of int to int, optional
         Scalar registers the program ran with.
+    operations : sequence of str, optional
+        What each command behind BEGIN belongs to.
     limit : int
         Mismatches shown of each buffer.
     rerun : str, optional
@@ -189,6 +196,7 @@ def compare(
         nonlocal writers
         if writers is None:
             writers = _Writers(program, scalars or {})
+        command = writers.find(region, offset)
         mismatches.append(
             Mismatch(
                 name=name,
@@ -197,7 +205,8 @@ def compare(
                 offset=offset,
                 expected=int(pair[0]),
                 got=int(pair[1]),
-                command=writers.find(region, offset),
+                command=command,
+                operation="" if command is None or not operations else operations[command - 1],
             )
         )
 

@@ -204,6 +204,7 @@ class Demo:
                     self.buffers(),
                     program=self.program.commands,
                     scalars={self.program.scalars["length"]: sample.length},
+                    operations=list(self.program.operations.commands()),
                     rerun=None if rerun is None else rerun(sample.text),
                 )
                 valid = slice(0, sample.length)

@@ -8,6 +8,7 @@ from hw.commands import COMMAND_BYTES, PROGRAM_REGION
 from sim.native.simulator import BusOptions, NativeSimulator
 from sim.random_program import RandomProgram
 from sw.driver.machine import Launch, Machine, RunResult
+from tests.mismatch import assert_same_memory
 
 PAGE = 4096
 CYCLES = 5_000_000
@@ -45,5 +46,4 @@ def run_in_rtl(
 def check_in_rtl(library: Path, program: RandomProgram, bus: BusOptions) -> None:
     """Run it; all of DRAM must be what the instruction-set simulator made of it."""
     got, _ = run_in_rtl(library, program, bus)
-    unequal = np.flatnonzero(got != program.expected)
-    assert not unequal.size, f"{program.name}: {unequal.size} bytes, first at {unequal[0]:#x}"
+    assert_same_memory(program, got)

@@ -14,6 +14,7 @@ from sw.driver.device import Device
 from sw.quantize import reference
 from sw.quantize.formats import QLayer
 from sw.quantize.seeded import PRECISIONS, make_input, make_layer
+from tests.mismatch import assert_same
 from tests.models import ARRAYS, array_config, layer_input, minilm, run_whole
 
 LANES = {"1": lambda c: 1, "C/2": lambda c: c // 2, "C": lambda c: c}
@@ -52,8 +53,7 @@ def compare(
     options = {} if bus is None else {"bus": bus}
     with Device.open("verilator", config, **options) as rtl:
         got, found = run_whole(rtl, program, {"x": x}, {"length": length})
-    for region, data in wanted.items():
-        np.testing.assert_array_equal(found[region], data, err_msg=f"region {region}")
+    assert_same(program, wanted, found, {"length": length})
     for unit, reasons in got.result.counters.items():
         assert sum(reasons.values()) == got.result.cycles, unit
     return {

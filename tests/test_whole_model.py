@@ -13,6 +13,7 @@ from sw.quantize.formats import QModel
 from sw.quantize.quantize import quantize_folder
 from sw.quantize.reference import norm, run_layer
 from sw.quantize.seeded import make_input, make_layer
+from tests.mismatch import assert_same
 from tests.test_layer import compare
 
 FOLDER = "minilm"
@@ -33,8 +34,8 @@ def check_model(model: QModel, config: Config, ids: np.ndarray, sequence: int) -
     for backend in ("iss", "verilator"):
         with Device.open(backend, config) as device:
             runs[backend] = device.run(executable, {"z": z}, length=len(ids))
-    for region, content in runs["iss"].regions.items():
-        np.testing.assert_array_equal(runs["verilator"].regions[region], content)
+    length = {"length": len(ids)}
+    assert_same(executable, runs["iss"].regions, runs["verilator"].regions, length)
     x = norm(z, model.embedding.ln)
     for layer in model.layers:
         x = run_layer(layer, x, len(ids))

@@ -84,7 +84,18 @@ def test_command_and_line():
     assert [m.command for m in found.mismatches] == [2, 1]
     text = str(found)
     assert "z[0, 1, 0]" in text
-    assert "command 2, unit STORE" in text
+    assert "command 2, unit STORE;" in text
+    found = compare(
+        contents(),
+        got,
+        BUFFERS,
+        program=program.to_bytes(),
+        scalars={2: 1},
+        operations=["layer 0 / ffn1", "layer 0 / ffn2"],
+        rerun="tilewright demo --trace a.fst",
+    )
+    text = str(found)
+    assert "command 2, unit STORE, of layer 0 / ffn2;" in text
     assert text.endswith("waveform: tilewright demo --trace a.fst")
 
 

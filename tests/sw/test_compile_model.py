@@ -11,6 +11,7 @@ from sw.quantize.calibrate import calibrate
 from sw.quantize.formats import QModel
 from sw.quantize.quantize import quantize
 from sw.quantize.reference import norm, run_layer
+from tests.mismatch import assert_same
 from tests.sw.small_bert import CONFIG, small_bert
 
 MIXED = "w8a8 0.ffn2=w8a16 1.qkv=w16a16 1.attention=16 1.ffn1=w4a8"
@@ -108,8 +109,7 @@ def test_batch_equals_single_runs_in_rtl() -> None:
         with Device.open(backend, config) as device:
             with device.load(batch) as loaded:
                 runs[backend] = loaded.run(inputs, scalars)
-    for region, content in runs["iss"].regions.items():
-        np.testing.assert_array_equal(runs["verilator"].regions[region], content)
+    assert_same(batch, runs["iss"].regions, runs["verilator"].regions, scalars)
     single = compile_model(model, config, 12, effort=1)
     with Device.open("iss", config) as device:
         for i, (z, length) in enumerate(zip(zs, lengths, strict=True)):
@@ -126,3 +126,20 @@ def test_refusals() -> None:
         compile_model(model, PRESETS["tiny"], 41)
     with pytest.raises(CompileError, match=r"layer 0: .*activation gelu"):
         compile_model(model, Config(functions=("tanh",)), 8)
+
+
+def test_a_mismatch_names_all_of_it() -> None:
+    executable = compile_model(small_model(), PRESETS["tiny"], 4, effort=1)
+    with Device.open("iss", PRESETS["tiny"]) as device:
+        run = device.run(executable, {"z": make_z(small_model(), 4, 1)}, length=4)
+    y = executable.buffers["y"]
+    got = {region: content.copy() for region, content in run.regions.items()}
+    # Row 2 of the first panel, column 3.
+    got[y.region][y.offset + 2 * (2 * 4 + 3)] ^= 4
+    with pytest.raises(AssertionError) as caught:
+        assert_same(executable, run.regions, got, {"length": 4})
+    (line,) = (line for line in str(caught.value).splitlines() if "expected" in line)
+    value = run.values["y"][2, 3]
+    assert f"y[2, 3]: expected {value}, got {value ^ 4} (command " in line
+    assert "unit STORE, of layer 1 / layernorm" in line
+    assert "tests/sw/test_compile_model.py::test_a_mismatch_names_all_of_it" in str(caught.value)

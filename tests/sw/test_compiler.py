@@ -150,6 +150,10 @@ def test_minilm_shape_everywhere(name: str, sequence: int) -> None:
     check(make_layer(3, 384, 12, 32, 1536), CONFIGS[name], sequence, max(1, sequence - 9))
 
 
+def test_the_widest_ffn() -> None:
+    check(make_layer(9, 1024, 16, 64, 4096), PRESETS["default"], 3, 2)
+
+
 def test_utilization_of_minilm() -> None:
     """The event model's figure for the layer the project is about."""
     compiled = compile_layer(make_layer(3, 384, 12, 32, 1536), PRESETS["default"], 128)

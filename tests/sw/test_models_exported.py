@@ -1,6 +1,7 @@
 """Graphs as torch.onnx and ONNX Runtime write them: the same encoder, bit for bit.
 
-Needs torch, transformers, onnxscript and onnxruntime; skipped without.
+Needs torch, transformers, onnxscript and onnxruntime, which `make test-export` installs; skipped
+without.
 """
 
 from __future__ import annotations
