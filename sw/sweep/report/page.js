@@ -8,14 +8,21 @@ const total = values.point.length;
 const at = (id) => document.getElementById(id);
 const LIMIT = 500; // rows in the table at first: with thousands the page would be slow to open
 const REACH = 18; // how near the pointer must come to a point, in units of the plot
+const SAME = 4; // points as near as this hide each other
 
-const state = { terms: [], sort: null, descending: false, chosen: null, limit: LIMIT };
+const state = { sort: null, descending: false, chosen: null, limit: LIMIT };
 
 // ---- writing values --------------------------------------------------------------------------
 
+const sixDigits = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 6 });
+const whole = new Intl.NumberFormat("en-US");
+for (const column of columns) // made once: making one takes longer than using it a hundred times
+  column.format = new Intl.NumberFormat("en-US",
+    { minimumFractionDigits: column.digits, maximumFractionDigits: column.digits });
+
 function plain(value) {
   if (value === null || value === undefined) return "";
-  if (typeof value === "number") return value.toLocaleString("en-US", { maximumSignificantDigits: 6 });
+  if (typeof value === "number") return (Number.isInteger(value) ? whole : sixDigits).format(value);
   if (Array.isArray(value)) return value.map(plain).join(", ");
   if (typeof value === "object")
     return Object.entries(value).map(([key, inner]) =>
@@ -26,11 +33,10 @@ function plain(value) {
 function written(column, row) {
   const value = values[column.key][row];
   if (value === null) return "";
-  const digits = { minimumFractionDigits: column.digits, maximumFractionDigits: column.digits };
   switch (column.form) {
-    case "integer": return value.toLocaleString("en-US");
-    case "fixed": return value.toLocaleString("en-US", digits);
-    case "percent": return `${(100 * value).toLocaleString("en-US", digits)} %`;
+    case "integer":
+    case "fixed": return column.format.format(value);
+    case "percent": return `${column.format.format(100 * value)} %`;
     default: return plain(value);
   }
 }
@@ -57,16 +63,22 @@ const of = (key, row) => (key in common ? common[key] : values[key]?.[row]);
 const texts = values.point.map((_, row) =>
   columns.filter((c) => c.shown || c.key === "reason").map((c) => plain(values[c.key][row])).join("\n").toLowerCase());
 
+/** The terms that can be understood, and what is wrong with the first that cannot. */
 function parse(query) {
   const keys = new Set([...columns.map((c) => c.key), ...Object.keys(common)]);
-  return query.trim().split(/\s+/).filter(Boolean).map((word) => {
-    const [, key, sign, wanted] = word.match(/^([a-z_]\w*):(<=|>=|<|>|=)?(.*)$/i) ?? [];
-    if (key === undefined) return { text: word.toLowerCase() };
-    if (!keys.has(key.toLowerCase())) throw new Error(`no column “${key}”`);
-    const number = wanted === "" ? NaN : Number(wanted);
-    if (/[<>]/.test(sign ?? "") && Number.isNaN(number)) throw new Error(`“${wanted}” is not a number`);
-    return { key: key.toLowerCase(), sign: sign ?? "", text: wanted.toLowerCase(), number };
-  });
+  const terms = [];
+  let wrong = null;
+  for (const word of query.trim().split(/\s+/).filter(Boolean)) {
+    const [, name, sign, wanted] = word.match(/^([a-z_]\w*):(<=|>=|<|>|=)?(.*)$/i) ?? [];
+    const key = name?.toLowerCase();
+    const number = wanted ? Number(wanted) : NaN;
+    if (key === undefined) terms.push({ text: word.toLowerCase() });
+    else if (!keys.has(key)) wrong ??= `no column “${name}”`;
+    else if (!wanted) continue; // still being typed
+    else if (/[<>]/.test(sign ?? "") && Number.isNaN(number)) wrong ??= `“${wanted}” is not a number`;
+    else terms.push({ key, sign, text: wanted.toLowerCase(), number });
+  }
+  return { terms, wrong };
 }
 
 function holds(term, row) {
@@ -79,7 +91,7 @@ function holds(term, row) {
       case ">": return value > term.number;
       case "<=": return value <= term.number;
       case ">=": return value >= term.number;
-      default: return term.text === "" || value === term.number;
+      default: return value === term.number;
     }
   }
   const text = plain(value).toLowerCase();
@@ -107,20 +119,25 @@ for (const plot of plots) {
   plot.names = svg("g", {});
   plot.chosen = svg("circle", { class: "ring chosen", r: 6.5, visibility: "hidden" });
   plot.near = svg("circle", { class: "ring near", r: 5.5, visibility: "hidden" });
-  const marks = svg("g", { class: "marks" });
+  plot.marks = svg("g", {});
   for (const point of plot.points) {
     point.mark = shape(series.of[point.row], {
       transform: `translate(${point.px},${point.py})`, "data-point": values.point[point.row],
     });
-    marks.append(point.mark);
+    plot.marks.append(point.mark);
   }
-  plot.svg.append(plot.line, marks, plot.names, plot.chosen, plot.near);
+  plot.svg.append(plot.line, plot.marks, plot.names, plot.chosen, plot.near);
 
   plot.svg.addEventListener("pointermove", (event) => hover(plot, nearest(plot, event), event));
   plot.svg.addEventListener("pointerleave", () => hover(plot, null));
   plot.svg.addEventListener("click", (event) => {
     const point = nearest(plot, event);
-    if (point) select(point.row, plot);
+    if (!point) return;
+    // Points may lie on each other: each further click takes the next of them.
+    const pile = plot.points.filter((p) =>
+      p.inside && Math.hypot(p.px - point.px, p.py - point.py) < SAME);
+    const here = pile.findIndex((p) => p.row === state.chosen);
+    select(here < 0 ? point.row : pile[(here + 1) % pile.length].row, plot);
   });
   plot.svg.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
@@ -184,6 +201,7 @@ function drawPlots(inside) {
       point.inside = inside[point.row];
       point.mark.classList.toggle("out", !point.inside);
     }
+    plot.marks.append(...plot.points.filter((p) => p.inside).map((p) => p.mark)); // above the others
     const front = plot.front ? frontOf(plot.points.filter((p) => p.inside)) : [];
     const path = front.map((p, i) => (i ? `H${p.px}V${p.py}` : `M${p.px},${p.py}`)).join("");
     plot.line.setAttribute("d", path);
@@ -249,7 +267,7 @@ function drawTable() {
   order.sort((a, b) => compare(a, b) || a - b);
   bodies[0].replaceChildren(...order.slice(0, state.limit).map(line));
   at("more").hidden = order.length <= state.limit;
-  at("more").textContent = `Show all ${order.length.toLocaleString("en-US")} rows`;
+  at("more").textContent = `Show all ${whole.format(order.length)} rows`;
   markLines();
 }
 
@@ -343,25 +361,15 @@ at("copy").addEventListener("click", async () => {
 // ---- all of it -------------------------------------------------------------------------------
 
 function update() {
-  const filter = at("filter");
   const count = at("count");
-  let wrong = null;
-  try {
-    state.terms = parse(filter.value);
-  } catch (error) {
-    wrong = error.message;
-  }
-  filter.setAttribute("aria-invalid", wrong !== null);
-  count.classList.toggle("wrong", wrong !== null);
-  if (wrong !== null) {
-    count.textContent = wrong; // and what was shown stays
-    return;
-  }
-  const inside = values.point.map((_, row) => state.terms.every((term) => holds(term, row)));
+  const { terms, wrong } = parse(at("filter").value);
+  const inside = values.point.map((_, row) => terms.every((term) => holds(term, row)));
   order = values.point.map((_, row) => row).filter((row) => inside[row]);
   const points = total === 1 ? "point" : "points";
-  count.textContent = order.length === total ? `${total.toLocaleString("en-US")} ${points}`
-    : `${order.length.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} ${points}`;
+  at("filter").setAttribute("aria-invalid", wrong !== null);
+  count.classList.toggle("wrong", wrong !== null);
+  count.textContent = wrong ?? (order.length === total ? `${whole.format(total)} ${points}`
+    : `${whole.format(order.length)} of ${whole.format(total)} ${points}`);
   drawPlots(inside);
   drawTable();
 }
@@ -386,9 +394,13 @@ bodies[1].append(...without.map((row) =>
     element("td", {}, nameOf(row)),
     element("td", {}, plain(of("reason", row))))));
 
-at("filter").addEventListener("input", update);
+function refilter() {
+  state.limit = LIMIT;
+  update();
+}
+at("filter").addEventListener("input", refilter);
 at("clear").addEventListener("click", () => {
   at("filter").value = "";
-  update();
+  refilter();
 });
 update();
