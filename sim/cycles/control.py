@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hw.commands import COMMAND_BYTES, LAYOUTS, SEMAPHORES, UNIT_OF_OPCODE, WAIT_SLOTS, Unit
+from hw.commands import (
+    COMMAND_BYTES,
+    LAYOUTS,
+    POST_SLOTS,
+    SEMAPHORES,
+    UNIT_OF_OPCODE,
+    WAIT_SLOTS,
+    Unit,
+)
 from hw.config import Config
 from hw.encoding import Command
 from sim.cycles.bus import ReadBus, fetch_beats
@@ -28,7 +36,6 @@ POST = 1
 """Cycles from the end of a command to its first token."""
 POST_VISIBLE = 2
 """Cycles from a post to the wait that sees it."""
-POST_SLOTS = 4
 IN_FLIGHT = 8
 """Commands a unit may hold that are not retired."""
 RETIRE_TO_END = 2

@@ -49,9 +49,9 @@ class MatmulUnit:
         self.drain: Intervals = []
         self.loading: Issue | None = None
         self.waiting: Issue | None = None
-        self.feeding = False
         self.load_came, self.feed_came, self.changed = Event(), Event(), Event()
-        # Of each tile: its last request and kind; and of the last ones the decision to shift.
+        # Of each tile: its last request, and whether it goes through the transposer; and of the
+        # last ones the cycle in which they may be shifted in.
         self.requested: deque[tuple[int, bool]] = deque()
         self.request_made = Event()
         self.decisions: deque[int] = deque([-1 << 40] * 64, maxlen=64)
@@ -114,9 +114,7 @@ class MatmulUnit:
                     number += 1
                     if self.request_made.waiting:
                         clock.fire(self.request_made)
-                yield last + 1
-            else:
-                yield last + 1
+            yield last + 1
             self.loading = None
             clock.fire(self.changed)
 
@@ -137,7 +135,6 @@ class MatmulUnit:
             issue = self.waiting
             yield max(clock.now, issue.start + 1)
             self.waiting = None
-            self.feeding = True
             clock.fire(self.changed)
             f = issue.fields
             m = f["m"]
@@ -172,7 +169,6 @@ class MatmulUnit:
                     wants = at + m
                 finish = wants - 1
                 yield finish
-            self.feeding = False
             free = finish + 1
             self.drain.append((finish + 1, finish + self.done_delay))
             clock.start(self._end(issue, finish + self.done_delay))

@@ -56,6 +56,11 @@ def predict(
     scalars : mapping of register to value
         Those the program names; 0 where not given.
     memory : Memory, optional
+
+    Raises
+    ------
+    ValueError
+        If a command waits for tokens that do not come.
     """
     registers = dict.fromkeys(range(16), 0) | dict(scalars or {})
     memory = memory or Memory()
@@ -80,6 +85,9 @@ def predict(
         dispatchers[unit] = Dispatcher(clock, config, unit, semaphores, worker)
     FrontEnd(clock, config, read, issues, dispatchers)
     clock.run()
+    for issue in issues:
+        if issue.command.unit != Unit.FETCH and not issue.done:
+            raise ValueError(f"command {issue.index} never ends: its tokens do not come")
     cycles = max(d.retired for d in dispatchers.values()) + RETIRE_TO_END + 1
     waits = {unit: dispatcher.waits for unit, dispatcher in dispatchers.items()}
     counters = {

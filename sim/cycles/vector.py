@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hw.commands import PARAMETER_ROWS, Mul, Opcode, Post, RowOp, Source
+from hw.commands import Mul, Opcode, Post, RowOp, Source
 from hw.config import Config
 from hw.manifest import SP_READ_LATENCY
 from sim.cycles.clock import Clock, Event, Process
@@ -107,8 +107,6 @@ class VectorUnit:
         items = f["m"] * parts
         begun = clock.now + FIRST_ITEM
         yield begun
-        worked = 0
-        last_first = -LEAST_GROUP
         for group in range(f["panels"] * panel // lanes):
             column = group * lanes
             panel_number = column // panel
@@ -141,12 +139,10 @@ class VectorUnit:
                     first = clock.now
                 self.busy.append((clock.now, clock.now + count))
                 issue.works(clock.now, clock.now + count - 1, count)
-                worked += count
                 left -= count
                 yield clock.now + count
             # The group's last row waits for the statistics of its first.
             least = LEAST_GROUP + (f["m"] > 1)
-            last_first = max(first, last_first)
             yield max(clock.now, first + least)
         end = clock.now - 1
         self.operand.append((begun, end + 1))
@@ -173,6 +169,3 @@ class VectorUnit:
         self.row.append((start + 1, end + 1))
         issue.works(start + 1, end, end - start)
         yield end
-
-
-assert PARAMETER_ROWS == 5

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw.commands import Unit
+from hw.commands import Opcode, Unit
 from hw.config import Config, preset_config
+from hw.encoding import Command, Token
 from sim.cycles import Memory, predict
 from sim.cycles.clock import Clock, Event
 from sim.cycles.timeline import counts
@@ -15,7 +16,7 @@ from sw.compiler import compile_layer
 from sw.compiler.operations.matmul import compile_matmul
 from sw.compiler.operations.softmax import compile_softmax, factor
 from sw.driver.device import Device
-from sw.program import Executable
+from sw.program import Executable, Program
 from sw.quantize.seeded import PRECISIONS, make_input, make_layer
 
 TOLERANCE = 0.02
@@ -166,6 +167,15 @@ def test_large_arrays_take_seconds() -> None:
 def test_memory_is_checked(memory: dict) -> None:
     with pytest.raises(ValueError, match=r"latency|bandwidth"):
         Memory(**memory)
+
+
+def test_a_program_that_hangs() -> None:
+    config = preset_config("tiny")
+    program = Program(config)
+    move = {"region": 2, "length": 64, "runs": 1, "planes": 1, "sp_chunk": 1}
+    program.append(Command(Opcode.LOAD, move, waits=[Token(3)]))
+    with pytest.raises(ValueError, match="command 1 never ends"):
+        predict(program, config)
 
 
 def test_clock() -> None:
