@@ -13,7 +13,7 @@ from sw.driver import Device
 from sw.models.fetch import resolve_model
 from sw.models.tokenize import Tokenizer
 from sw.quantize import reference
-from sw.quantize.measure import cosine
+from sw.quantize.evaluation import cosine
 from sw.quantize.quantize import quantize_folder
 
 LAYER, ROWS = 0, 16

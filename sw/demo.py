@@ -27,8 +27,8 @@ from sw.quantize.calibrate import (
     calibration_texts,
     unseen_texts,
 )
+from sw.quantize.evaluation import cosine
 from sw.quantize.formats import QModel
-from sw.quantize.measure import cosine
 from sw.quantize.quantize import quantize_folder
 
 LEAST_MEAN = 0.9995

@@ -12,8 +12,8 @@ from sw.models.bert import Bert
 from sw.models.fetch import resolve_model
 from sw.models.tokenize import Tokenizer
 from sw.program import Executable
+from sw.quantize.evaluation import evaluation_tokens
 from sw.quantize.formats import QModel
-from sw.quantize.measure import evaluation_tokens
 from sw.quantize.quantize import quantize_folder
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sw.cli._output import spinner
 from sw.errors import UserError, reason
 
 if TYPE_CHECKING:
@@ -77,37 +78,23 @@ def open_session(
     executable: "Executable | None" = None,
 ) -> Iterator[Session]:
     """Load, quantize and connect a model, with progress on standard error."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from sw.driver.device import Device
     from sw.pipeline.device import DeviceEngine, check_model
     from sw.pipeline.pipeline import Pipeline
 
     if backend not in BACKENDS:
         raise UserError(f"--backend {backend}: one of {', '.join(BACKENDS)}")
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task(f"quantize {where} to {precision}")
+    with spinner(f"quantize {where} to {precision}") as tell:
         pipeline = Pipeline.load(where, precision=precision)
         if executable is not None:
             check_model(executable, pipeline.model, pipeline.quantized)
         if backend == "reference":
-            bar.update(task, description="run")
+            tell("run")
             yield Session(pipeline)
             return
         positions = pipeline.limit
         if sequence is not None and not 1 <= sequence <= positions:
             raise UserError(f"--seq {sequence}: 1 to {positions}, the positions of {where}")
-
-        def tell(text: str) -> None:
-            bar.update(task, description=text)
-
         options: dict[str, Any] = {"progress": tell} if backend == "verilator" else {}
         with Device.open(backend, config, **options) as device:
             engine = DeviceEngine(

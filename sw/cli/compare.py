@@ -8,6 +8,7 @@ import click
 from sw.cli._config import chosen_config, config_options
 from sw.cli._output import Column, emit_tables, json_option
 from sw.errors import UserError
+from sw.quantize.recipe import ROUNDINGS, Recipe
 
 
 @click.command()
@@ -23,6 +24,16 @@ from sw.errors import UserError
 @click.option("--texts", "count", type=int, metavar="N", help="Evaluation texts [all 200].")
 @click.option("--layers", is_flag=True, help="Also each layer by itself, fed with fp32 states.")
 @click.option("--edges", is_flag=True, help="Also what each operation loses by itself.")
+@click.option(
+    "--w8",
+    type=click.Choice(ROUNDINGS),
+    default=Recipe.w8,
+    show_default=True,
+    help="How 8-bit weights are rounded.",
+)
+@click.option(
+    "--w4", type=click.Choice(ROUNDINGS), default=Recipe.w4, show_default=True, help="4-bit ones."
+)
 @click.option("--seq", "sequence", default=128, metavar="N", help="Rows, for the cycles [128].")
 @click.option(
     "--store",
@@ -38,6 +49,8 @@ def command(
     count: int | None,
     layers: bool,
     edges: bool,
+    w8: str,
+    w4: str,
     sequence: int,
     store: Path | None,
     preset: str | None,
@@ -74,6 +87,7 @@ def command(
     config = chosen_config(preset, config_file, settings)
     loaded = load_model(model)
     shape = loaded.bert.config
+    recipe = Recipe(w4=w4, w8=w8)
     chosen = {text: parse_precision(text, shape.layers) for text in precisions}
     rows: list[dict[str, Any]] = []
     by_layer: list[dict[str, Any]] = []
@@ -90,7 +104,7 @@ def command(
         sequences = evaluation_ids(tokenizer, count, shape.positions)
         task = bar.add_task("calibrate", total=None)
         ids = calibration_ids(tokenizer, shape.positions)
-        quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True))
+        quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True), recipe)
         for text, precision in chosen.items():
             bar.update(task, description=f"quantize to {text}", total=None)
             quantized = quantizer(precision)
@@ -100,7 +114,7 @@ def command(
                 loaded.bert,
                 quantized,
                 sequences,
-                store=None if store is None else _file(store, name),
+                store=None if store is None else _file(store, name, recipe),
                 progress=lambda done, total: bar.update(task, completed=done),
             )
             cycles = model_cycles(
@@ -166,8 +180,11 @@ def command(
     emit_tables(tables, json_path=json_path, keys=keys, extra={"texts": len(sequences)})
 
 
-def _file(folder: Path, name: str) -> Path:
+def _file(folder: Path, name: str, recipe: "Recipe") -> Path:
     """The file of a precision's results."""
+    for bits, rounding in (("w8", recipe.w8), ("w4", recipe.w4)):
+        if rounding != "gptq":
+            name += f"-{bits}-{rounding}"
     folder.mkdir(parents=True, exist_ok=True)
     safe = "".join(c if c.isalnum() or c in "=.-" else "_" for c in name)
     return folder / f"{safe}.jsonl"

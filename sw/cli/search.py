@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from sw.cli._config import chosen_config, config_options
-from sw.cli._output import Column, emit_tables, json_option
+from sw.cli._output import Column, emit_tables, json_option, spinner
 from sw.errors import ResultError
 
 
@@ -48,9 +48,6 @@ def command(
       tilewright search minilm
       tilewright search minilm --target 0.9995 --store points.jsonl
     """
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from sw.compiler.cost import model_cycles
     from sw.graph.model import load_model
     from sw.models.tokenize import Tokenizer
@@ -74,14 +71,7 @@ def command(
             precision,
         )
 
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task("calibrate")
+    with spinner("calibrate") as tell:
         tokenizer = Tokenizer(loaded.folder)
         ids = calibration_ids(tokenizer, shape.positions)
         quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True))
@@ -90,7 +80,7 @@ def command(
         def report(point: Point) -> None:
             nonlocal tried
             tried += 1
-            bar.update(task, description=f"{tried} points; {point.mean:.5f} {point.text}")
+            tell(f"{tried} points; {point.mean:.5f} {point.text}")
 
         found = search(
             quantizer,

@@ -304,10 +304,6 @@ class Graph:
             add(Tensor(name=node.out, shape=node.shape(shapes)))
         return found
 
-    def producer(self, name: str) -> Node | None:
-        """The node that makes a tensor; None for an input."""
-        return next((node for node in self.nodes if node.out == name), None)
-
     def readers(self, name: str) -> tuple[Node, ...]:
         """The nodes that read a tensor."""
         return tuple(node for node in self.nodes if name in (one for one, _ in node.inputs()))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sw.cache import Entry, build_once, cache_dir, clear, entries
+from sw.cache import Entry, build_once, cache_dir, entries
 from sw.models.errors import ModelError
 from sw.models.weights import FILE, INDEX
 
@@ -266,8 +266,3 @@ def resolve_model(name_or_folder: str | Path) -> Path:
 def cached() -> list[Entry]:
     """What is fetched: cache entries with name, folder and size in bytes."""
     return [entry for entry in entries() if entry.kind == KIND]
-
-
-def clear_cached() -> tuple[list[Entry], list[Entry]]:
-    """Remove everything fetched; returns the removed entries and those in use elsewhere."""
-    return clear(KIND)

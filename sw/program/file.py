@@ -32,8 +32,6 @@ from sw.program.program import Program
 FORMAT = "tilewright program"
 VERSION = 1
 """Of the format; files of another are refused."""
-SUFFIX = ".tilewright"
-"""What names of program files end with, by custom."""
 
 _BEGIN = b'{"__metadata__":{"tilewright program":'
 _LENGTH = 8

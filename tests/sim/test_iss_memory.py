@@ -385,7 +385,7 @@ def test_observer_and_arguments():
 
 
 def test_speed():
-    """200 commands, half of them whole products or vector passes, in far less than a second."""
+    """200 commands, half of them whole products or vector passes, in 4 seconds in check mode."""
     config = Config()
     machine = Machine(config, check=True)
     machine.place(0, 1 << 17)

@@ -149,6 +149,19 @@ def test_compare(folder: Path, tmp_path: Path) -> None:
     assert wide["relative"] > 3
     assert len(document["layers"]) == 4
     assert all(key.isidentifier() for key in document)
+    assert {"none", "qkv", "ffn2"} < {row["operation"] for row in document["operations"]}
+
+
+def test_compare_keeps_the_results_of_each_rounding(folder: Path, tmp_path: Path) -> None:
+    means = []
+    for number, w8 in enumerate(("gptq", "nearest", "gptq"), start=1):
+        out, store = tmp_path / "out.json", tmp_path / "store"
+        assert (
+            call("compare", folder, "--texts", 2, "--w8", w8, "--store", store, "--json", out) == 0
+        )
+        means.append(json.loads(out.read_text())["rows"][0]["mean"])
+        assert len(list(store.iterdir())) == min(number, 2)
+    assert means[0] == means[2] != means[1]
 
 
 def test_texts_are_cut_to_a_model_s_positions(tmp_path: Path) -> None:

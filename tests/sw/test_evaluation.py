@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from hw.config import preset_config
 from sw.compiler.cost import layer_cycles, model_cycles
@@ -16,7 +15,7 @@ from sw.models.errors import ModelError
 from sw.models.fetch import resolve_model
 from sw.models.text import SOURCES, sentences
 from sw.models.tokenize import Tokenizer
-from sw.quantize import measure, texts
+from sw.quantize import texts
 from sw.quantize.calibrate import calibrate, unseen_texts
 from sw.quantize.edges import edge_losses
 from sw.quantize.evaluation import (
@@ -28,9 +27,8 @@ from sw.quantize.evaluation import (
     layerwise,
     reference,
 )
-from sw.quantize.formats import QModel
 from sw.quantize.precision import Mode, ModelPrecision, parse_precision, uniform
-from sw.quantize.quantize import Quantizer, Recipe
+from sw.quantize.quantize import Quantizer
 from sw.quantize.reference import run_layer
 from sw.quantize.search import Point, _cheapest, _Step, search, search_ids
 from tests.sw.small_bert import CONFIG, small_bert
@@ -345,50 +343,6 @@ def test_cost() -> None:
         model_cycles(preset_config("default"), 384, 12, 1536, 128, parse_precision("w8a8", 3))
         == 3 * base
     )
-
-
-def test_the_command(
-    small: tuple[Bert, Quantizer, list[Ids]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def few(folder: Path, recipe: Recipe, precision: str) -> tuple[Bert, QModel]:
-        """Calibrated on a few texts, which takes seconds."""
-        model = Bert.load(folder)
-        ids = search_ids(Tokenizer(folder), 24)
-        ranges = calibrate(model, ids, moments=True)
-        return model, Quantizer(model, ranges, recipe)(precision)
-
-    monkeypatch.setattr(measure, "quantize_folder", few)
-    runner = CliRunner()
-    out, store = tmp_path / "found.json", tmp_path / "found.jsonl"
-    options = [
-        "--precision",
-        "w8a8,5.attention=16",
-        "--sentences",
-        "3",
-        "--layers",
-        "--w8",
-        "nearest",
-        "--store",
-        str(store),
-    ]
-    result = runner.invoke(measure.main, [*options, "--json", str(out)])
-    assert result.exit_code == 0, result.output
-    found = json.loads(out.read_text())
-    assert found["precision"] == "w8a8,5.attention=16"
-    assert found["texts"] == 3
-    assert found["worst"] > 0.99
-    assert len(found["layers"]) == 6
-    assert len(store.read_text().splitlines()) == 4
-    monkeypatch.setattr(measure, "folder_quantizer", lambda *_: small[1])
-    monkeypatch.setattr(measure, "evaluation_ids", lambda *_: small[2])
-    result = runner.invoke(measure.main, ["--edges", "--precision", "w8a16", "--json", str(out)])
-    assert result.exit_code == 0, result.output
-    assert "ffn2 of layer 1: 0.99" in result.output
-    assert len(json.loads(out.read_text())["edges"]) == 1 + 4 * 3
-    bad = runner.invoke(measure.main, ["--precision", "w8a9"])
-    assert bad.exit_code == 2
-    assert "w8a9" in bad.output
-    assert runner.invoke(measure.main, ["--sentences", "some"]).exit_code == 2
 
 
 def test_further_texts_are_in_no_set() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import sw.cli
+from sw.cache import clear
 from sw.models import fetch as fetching
 from sw.models.errors import ModelError
 from sw.models.fetch import ARTEFACTS, Artefact, fetch, resolve_model
@@ -128,7 +129,7 @@ def test_cached_and_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     (entry,) = fetching.cached()
     assert entry.path == folder
     assert entry.size == sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-    removed, busy = fetching.clear_cached()
+    removed, busy = clear(fetching.KIND)
     assert [e.name for e in removed] == [folder.name]
     assert busy == []
     assert not folder.exists()
