@@ -156,6 +156,31 @@ def test_a_sweep_without_a_result_has_a_page(tmp_path):
     assert page.read_text(encoding="utf-8").count("is not drawn") == len(NAMES)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"cycles": 5, "utilization": 0.0, "lut": 0, "latency_ms": 1e-9},
+        {"rows": 1, "columns": 300, "precision": None, "units": "text", "versions": '{"yosys": 1}'},
+        {"accuracy_mean": -1.0, "point": 7, "name": None, "more": [1, {"a": float("inf")}]},
+    ],
+)
+def test_odd_values_are_drawn(tmp_path, change):
+    """One point, or two that are equal: no axis has a range."""
+    pytest.importorskip("matplotlib")
+    row = sweep_rows(1)[0] | change
+    rows = [row, row | {"point": "other"}] if change else [row]
+    assert len(write_report(rows, tmp_path, "odd")) == 1 + 2 * len(NAMES)
+
+
+def test_many_arrays_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [row | {"columns": 3 + index} for index, row in enumerate(sweep_rows(40))]
+    plots, _ = plots_of(rows, series_of(rows))
+    assert len(plots[3].x.names) > 20
+    assert len(write_report(rows, tmp_path, "many arrays")) == 9
+
+
 def test_refusals(tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(UserError, match="at least one point"):

@@ -208,7 +208,7 @@ function drawPlots(inside) {
     plot.names.replaceChildren();
     let last = null;
     for (const point of front) {
-      const text = `${of("rows", point.row)}×${of("columns", point.row)}`;
+      const text = `${of("rows", point.row) ?? "?"}×${of("columns", point.row) ?? "?"}`;
       if (last && (text === last.text || Math.hypot(point.px - last.px, point.py - last.py) < 34)) continue;
       last = { ...point, text };
       // Left below a point of the front there is no other point.
