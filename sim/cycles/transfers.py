@@ -79,7 +79,13 @@ class _Engine:
             yield from self.move(issue, entered)
 
     def move(self, issue: Issue, entered: int) -> Process:
+        """Make a transfer's bursts; its end comes by itself."""
         raise NotImplementedError
+
+    def _end(self, issue: Issue, entered: int, cycle: int) -> Process:
+        yield cycle
+        self.active.append((entered, cycle))
+        self.ended(issue)
 
 
 class LoadUnit(_Engine):
@@ -112,11 +118,6 @@ class LoadUnit(_Engine):
         offset, end = address % wide, (address + length - 1) % wide
         return int(offset != 0 and end >= offset and length > wide)
 
-    def _end(self, issue: Issue, entered: int, cycle: int) -> Process:
-        yield cycle
-        self.active.append((entered, cycle))
-        self.ended(issue)
-
 
 class StoreUnit(_Engine):
     """From the scratchpad onto the bus."""
@@ -141,8 +142,3 @@ class StoreUnit(_Engine):
                 issue.works(first, last, count)
                 yield clock.now + 1
         clock.start(self._end(issue, entered, response + WRITE_DONE))
-
-    def _end(self, issue: Issue, entered: int, cycle: int) -> Process:
-        yield cycle
-        self.active.append((entered, cycle))
-        self.ended(issue)
