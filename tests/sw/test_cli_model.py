@@ -146,7 +146,8 @@ def test_compare(folder: Path, tmp_path: Path) -> None:
     document = json.loads(out.read_text())
     narrow, wide = document["rows"]
     assert wide["mean"] > narrow["mean"] > 0.9
-    assert wide["relative"] > 3
+    # Of the whole program: such a small one waits for more than the array.
+    assert wide["relative"] == wide["cycles"] / narrow["cycles"] > 2
     assert len(document["layers"]) == 4
     assert all(key.isidentifier() for key in document)
     assert {"none", "qkv", "ffn2"} < {row["operation"] for row in document["operations"]}

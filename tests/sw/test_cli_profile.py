@@ -73,7 +73,7 @@ def test_without_matplotlib(
         ((), "a MODEL or --shape"),
         (("minilm", *SHAPE), "a MODEL or --shape"),
         ((*SHAPE, "--layer", "1"), "--shape is one layer"),
-        ((*SHAPE, "--backend", "paper"), "one of iss, verilator"),
+        ((*SHAPE, "--backend", "paper"), "--backend paper: one of iss, "),
         ((*SHAPE, "--backend", "iss"), "does not record"),
         ((*SHAPE, "--by", "colour"), "one of operation, layer, head"),
         ((*SHAPE, "--precision", "w3a8"), "w3a8"),
