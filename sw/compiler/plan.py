@@ -457,7 +457,9 @@ def _options(config: Config, shape: Shape, x_resident: bool, context_resident: b
                     if plan is not None:
                         found.attention.append((_attention_cost(plan, config), plan))
                         break
-    for tail in _tails(shape, acc.tail.size // (geometry.panel_tiles * shape.tail_parts)):
+    tail_most = acc.tail.size // (geometry.panel_tiles * shape.tail_parts)
+    # Two rows share a word of bytes.
+    for tail in _tails(shape, tail_most) if tail_most >= min(2, sequence) else ():
         plan = replace(base, tail=tail)
         rows = plan.tail_rows
         # Two groups are under way at a time.

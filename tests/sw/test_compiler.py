@@ -15,6 +15,7 @@ from sw.compiler import CompileError, compile_layer, estimate
 from sw.program import Executable, InputError, find_problems
 from sw.quantize.formats import QLayer
 from sw.quantize.reference import run_layer
+from sw.quantize.precision import LayerPrecision, Mode, with_width
 from sw.quantize.seeded import PRECISIONS, make_input, make_layer
 
 
@@ -214,3 +215,10 @@ def test_an_input_of_another_shape_is_refused() -> None:
         compiled.pack({"x": np.zeros((7, 96), dtype=np.int16)})
     with pytest.raises(InputError, match="s16"):
         compiled.pack({"x": np.full((8, 96), 40000)})
+
+
+def test_accumulators_for_less_than_two_rows_are_refused() -> None:
+    config = Config(name="few", rows=8, columns=4, lanes=4, sp_depth=256, acc_banks=2, acc_depth=16)
+    precision = with_width(LayerPrecision.uniform(Mode.W16A16), "attention", 8)
+    with pytest.raises(CompileError, match="too small"):
+        compile_layer(make_layer(1, 32, 2, 16, 64, precision), config, 9, effort=1)
