@@ -52,6 +52,12 @@ def accumulator_blocks(config):
     return config.columns * config.acc_banks * blocks(32, config.acc_depth)
 
 
+def row_table_blocks(config):
+    """Scale rows three times, f1 and the kept maxima twice, f2; the row factors may be LUTs."""
+    statistics = sum(blocks(width, config.stat_rows) for width in (44, 44, 32, 32, 48))
+    return 3 * blocks(16, config.scale_rows) + statistics
+
+
 CASES = [
     pytest.param("tiny", "ecp5"),
     pytest.param("tiny", "xc7", marks=pytest.mark.slow),
@@ -89,16 +95,17 @@ def test_memories_and_multipliers(synthesized, preset, name):
     accumulators = synthesis.below("accumulators")
     assert accumulators.bram == accumulator_blocks(config)
     assert accumulators.lutram == 0 or name == "xc7"  # shift registers of the control
-    # A column: banks' outputs, sum twice, new word, word read, control; far less than its memory.
-    column = 32 * (config.acc_banks + 2) + 2 * config.psum_bits + 64
-    assert accumulators.ff <= config.columns * column + 64
+    # A column: banks' outputs, sum twice, new word, word read, maximum so far, control; far less
+    # than its memory. Behind the last one a row's maximum and its place.
+    column = 32 * (config.acc_banks + 3) + 2 * config.psum_bits + 64
+    assert accumulators.ff <= config.columns * column + 96
 
     # The tables: an exp2 and GELU ROM a lane (7 series have LUTs enough), the row table.
     assert function_rom(config.functions)[0]
     if name == "ecp5":
         assert lanes.resources.bram == 1
     row_table = synthesis.unit("row_table").resources
-    assert row_table.bram >= 3 * blocks(16, config.scale_rows) + 2 * blocks(44, config.stat_rows)
+    assert row_table.bram >= row_table_blocks(config)
 
     assert synthesis.resources.latch == 0
     assert synthesis.resources.bram <= (
