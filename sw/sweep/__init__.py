@@ -1,0 +1,1 @@
+"""Sweeps of the design space: what each configuration costs and what it gives."""
