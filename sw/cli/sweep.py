@@ -10,6 +10,7 @@ import click
 from sw.cli._config import chosen_config
 from sw.cli._output import Column, emit, json_option, size
 from sw.errors import ResultError, UserError
+from sw.sweep.point import SHOWN
 
 if TYPE_CHECKING:
     from hw.config import Config
@@ -209,7 +210,7 @@ def command(
         title = f"{Path(model).name}, layer {layer}" if layer != "whole" else Path(model).name
         emit(
             title=f"{title}: {len(table)} points",
-            columns=[c for c in _COLUMNS if any(row[c.key] is not None for row in table)],
+            columns=_shown(table),
             rows=table,
             json_path=json_path,
             notes=[*_notes(table, layer), *_report(table, output, title)],
@@ -279,6 +280,8 @@ def _notes(table: list[dict[str, Any]], layer: str) -> list[str]:
         for status in ("done", "infeasible", "failed")
     }
     notes = [", ".join(f"{number} {status}" for status, number in count.items() if number)]
+    reasons = {row["reason"]: row["name"] for row in reversed(table) if row["reason"]}
+    notes += [f"{name}: {reason}" for reason, name in list(reasons.items())[::-1][:_REASONS]]
     compared = [row["rtl_error"] for row in table if row["rtl_error"] is not None]
     if compared:
         worst = max(compared, key=abs)
@@ -299,6 +302,10 @@ def _report(table: list[dict[str, Any]], folder: Path, title: str) -> list[str]:
     return [str(path) for path in report.write_report(table, folder, title)]
 
 
+_REASONS = 5
+"""Reasons shown of points that are not done; the tables have all."""
+
+
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}"
 
@@ -312,14 +319,17 @@ def _decimals(count: int) -> Any:
 
 
 _ONE = [Column(key="what", header="what"), Column(key="value", header="value")]
-_COLUMNS = [
-    Column(key="point", header="point"),
+_DESIGN = [
     Column(key="rows", header="R", right=True),
     Column(key="columns", header="C", right=True),
     Column(key="lanes", header="lanes", right=True),
+    *(Column(key=key, header=key, right=True) for key in SHOWN),
     Column(key="precision", header="precision"),
     Column(key="sequence", header="S", right=True),
+    Column(key="mem_latency", header="latency", right=True),
     Column(key="mem_bandwidth", header="beats", right=True),
+]
+_FOUND = [
     Column(key="status", header="status", style=lambda v: "" if v == "done" else "yellow"),
     Column(key="cycles", header="cycles", right=True),
     Column(key="utilization", header="util.", right=True, show=_percent),
@@ -333,5 +343,11 @@ _COLUMNS = [
     Column(key="fmax_mhz", header="MHz", right=True, show=_decimals(1)),
     Column(key="latency_ms", header="ms", right=True, show=_decimals(2)),
     Column(key="inferences_per_s", header="1/s", right=True, show=_decimals(1)),
-    Column(key="reason", header="reason", show=lambda value: value or ""),
 ]
+
+
+def _shown(table: list[dict[str, Any]]) -> list[Column]:
+    """Columns of the design that differ between points, and of what was found."""
+    design = [c for c in _DESIGN if len({row[c.key] for row in table}) > 1]
+    found = [c for c in _FOUND if any(row[c.key] is not None for row in table)]
+    return [Column(key="point", header="point"), *design, *found]

@@ -110,11 +110,12 @@ def accuracy(work: Work, precision: str) -> Found:
     key = fingerprint((model.bert.config, quantized)), source_hash(("sim/golden", "sw/quantize"))
     folder = cache_dir() / ACCURACY
     folder.mkdir(parents=True, exist_ok=True)
+    ids = evaluation_ids(Tokenizer(model.folder), work.texts)
     # Text by text: a sweep that was broken off goes on behind the last.
     result = evaluate(
         model.bert,
         quantized,
-        evaluation_ids(Tokenizer(model.folder), work.texts),
+        [one[: model.bert.config.positions] for one in ids],
         store=folder / f"{_key(*key)}.jsonl",
     ).summary
     return {"accuracy_mean": result.mean, "accuracy_worst": result.worst}

@@ -32,6 +32,17 @@ def _told(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is no store of a sweep: {error}; give another folder") from error
 
 
+def _prepare(base: sqlite3.Connection) -> None:
+    """Check the file, or make its table."""
+    ((state,),) = base.execute("PRAGMA quick_check(1)").fetchall()
+    if state != "ok":
+        raise sqlite3.DatabaseError(state)
+    columns = ", ".join(f"{name} {_SQL[kind]}" for name, kind in COLUMNS.items())
+    base.execute(f"CREATE TABLE IF NOT EXISTS points ({columns}, spec TEXT, PRIMARY KEY (point))")
+    if {row[1] for row in base.execute("PRAGMA table_info(points)")} != {*COLUMNS, "spec"}:
+        raise sqlite3.DatabaseError("its columns are others")
+
+
 class Store:
     """Rows on disk: each is there as soon as its point is finished, whatever comes after.
 
@@ -51,26 +62,18 @@ class Store:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / NAME
-        self._open = contextlib.ExitStack()
-        try:
-            self._open.enter_context(lock(self.path, timeout=0))
-        except TimeoutError:
-            raise UserError(f"{folder}: another sweep is running there") from None
-        with _told(self.path):
-            # Each statement its own transaction, on disk when it returns.
-            self._base = self._open.enter_context(
-                contextlib.closing(sqlite3.connect(self.path, isolation_level=None))
-            )
-            columns = ", ".join(f"{name} {_SQL[kind]}" for name, kind in COLUMNS.items())
-            ((state,),) = self._base.execute("PRAGMA quick_check(1)").fetchall()
-            if state != "ok":
-                raise sqlite3.DatabaseError(state)
-            self._base.execute(
-                f"CREATE TABLE IF NOT EXISTS points ({columns}, spec TEXT, PRIMARY KEY (point))"
-            )
-            known = {row[1] for row in self._base.execute("PRAGMA table_info(points)")}
-            if known != {*COLUMNS, "spec"}:
-                raise sqlite3.DatabaseError("its columns are others")
+        with contextlib.ExitStack() as opened:
+            try:
+                opened.enter_context(lock(self.path, timeout=0))
+            except TimeoutError:
+                raise UserError(f"{folder}: another sweep is running there") from None
+            with _told(self.path):
+                # Each statement its own transaction, on disk when it returns.
+                base = sqlite3.connect(self.path, isolation_level=None)
+                opened.enter_context(contextlib.closing(base))
+                _prepare(base)
+            self._base = base
+            self._open = opened.pop_all()
 
     def close(self) -> None:
         """Let go of the file."""
