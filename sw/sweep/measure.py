@@ -26,7 +26,7 @@ from sim.cycles import Memory, predict
 from sim.native.simulator import BusOptions
 from sw.bench.results import source_hash
 from sw.bench.runs import traffic
-from sw.cache import build_once, cache_dir
+from sw.cache import build_once, cache_dir, lock
 from sw.compiler import compile_layer, compile_model
 from sw.errors import UserError
 from sw.files import write_whole
@@ -108,16 +108,16 @@ def accuracy(work: Work, precision: str) -> Found:
     """Cosines of sentence embeddings against fp32: the integers of the whole model run."""
     model, quantized = model_of(work.model), quantized_of(work.model, precision)
     key = fingerprint((model.bert.config, quantized)), source_hash(("sim/golden", "sw/quantize"))
-    folder = cache_dir() / ACCURACY
-    folder.mkdir(parents=True, exist_ok=True)
+    path = cache_dir() / ACCURACY / f"{_key(*key)}.jsonl"
     ids = evaluation_ids(Tokenizer(model.folder), work.texts)
-    # Text by text: a sweep that was broken off goes on behind the last.
-    result = evaluate(
-        model.bert,
-        quantized,
-        [one[: model.bert.config.positions] for one in ids],
-        store=folder / f"{_key(*key)}.jsonl",
-    ).summary
+    # Text by text, so that a sweep that was broken off goes on behind the last; another sweep waits.
+    with lock(path):
+        result = evaluate(
+            model.bert,
+            quantized,
+            [one[: model.bert.config.positions] for one in ids],
+            store=path,
+        ).summary
     return {"accuracy_mean": result.mean, "accuracy_worst": result.worst}
 
 
