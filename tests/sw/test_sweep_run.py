@@ -14,6 +14,7 @@ import pytest
 from hw.manifest import manifest_hash
 from sw.cache import cache_dir
 from sw.cli import call
+from sw.errors import UserError
 from sw.models.text import sentences
 from sw.sweep.point import COLUMNS, Point
 from sw.sweep.run import sweep
@@ -24,7 +25,7 @@ from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
 
 ROOT = Path(__file__).parents[2]
 POSITIONS = 128  # of the evaluation texts
-AXES = {"array": [4, 8], "lanes": [1, "C/2", "C"], "precision": ["w8a8", "w4a8"]}
+AXES = {"array": [4, 8], "lanes": [1, "C/2", "C"], "precision": ["w8a8", "w8a16"]}
 SPACE = Space({**AXES, "sequence": [5, 16]})
 LIST = [f"--{key}={','.join(map(str, values))}" for key, values in AXES.items()] + ["--seq=5,16"]
 
@@ -184,21 +185,29 @@ def test_the_same_over_a_cluster(model, table, tmp_path):
 
 
 def test_points_that_cannot_be_are_rows(model, table, tmp_path):
-    space = Space({"array": [8], "lanes": [4, 16], "acc_depth": [512], "sequence": [16, 1000]})
-    rows = run(model, tmp_path, space)
-    assert [row["status"] for row in rows].count("done") >= 1
-    wrong = [row for row in rows if row["lanes"] == 16]
-    assert {row["status"] for row in wrong} == {"infeasible"}
-    assert "lanes = 16" in wrong[0]["reason"]
-    assert rows[0]["point"] in {row["point"] for row in table}
+    # Groups of 4-bit weights are 32 long, and the model's hidden size is 48.
+    space = Space({"array": [8], "lanes": [4, 16], "precision": ["w8a8", "w4a8"], "sequence": [16]})
+    rows = run(model, tmp_path, space, texts=2)
+    wide = [row for row in rows if row["lanes"] == 16]
+    assert {row["status"] for row in wide} == {"infeasible"}
+    assert {row["reason"] for row in wide} == {"lanes = 16: a power of two from 1 to 8 is needed"}
+    good, narrow = [row for row in rows if row["lanes"] == 4]
+    assert good["status"] == "done"
+    assert good["point"] in {row["point"] for row in table}
+    assert narrow["status"] == "infeasible"
+    assert "4-bit weights" in narrow["reason"]
+    assert narrow["cycles"] is None
+    # Both are known now.
+    told = []
+    run(model, tmp_path, space, texts=2, tell=lambda *what: told.append(what))
+    assert not told
 
 
-def test_a_machine_too_small_is_a_row(model, tmp_path):
-    space = Space({"array": [16], "sp_depth": [64, 2048], "sp_banks": [4], "sequence": [128]})
-    small, _ = run(model, tmp_path, space, texts=0)
-    assert small["status"] == "infeasible"
-    assert "too small" in small["reason"] or "sp_banks" in small["reason"]
-    assert small["accuracy_mean"] is None
+def test_work_that_fits_nowhere(model, tmp_path):
+    space = Space({"array": [8], "precision": ["w4a8"]})
+    with pytest.raises(UserError, match="no point of the space is feasible"):
+        run(model, tmp_path, space, texts=0)
+    assert [row["status"] for row in stored(tmp_path).values()] == ["infeasible"]
 
 
 def broken(config, folder):
@@ -229,8 +238,8 @@ def test_synthesis_is_done_once_a_machine(model, tmp_path):
     assert not any(text.endswith("done") for text in told)
 
 
+@pytest.mark.slow
 def test_some_points_in_rtl(model, tmp_path):
-    # The only machine of it is the smallest, and its simulator is kept by others.
     space = Space({"array": [4], "lanes": [2], "sequence": [5, 16]})
     rows = run(model, tmp_path, space, rtl=1, texts=0)
     (row,) = [row for row in rows if row["rtl_cycles"] is not None]
