@@ -110,7 +110,7 @@ def accuracy(work: Work, precision: str) -> Found:
     key = fingerprint((model.bert.config, quantized)), source_hash(("sim/golden", "sw/quantize"))
     path = cache_dir() / ACCURACY / f"{_key(*key)}.jsonl"
     ids = evaluation_ids(Tokenizer(model.folder), work.texts)
-    # Text by text, so that a sweep that was broken off goes on behind the last; another sweep waits.
+    # Text by text: what was broken off goes on behind the last. Another sweep waits.
     with lock(path):
         result = evaluate(
             model.bert,

@@ -84,7 +84,7 @@ class Space:
 
     Parameters
     ----------
-    axes : mapping of str to sequence
+    axes : mapping of str to sequence or one value
         By a name of `KEYS`; "array" is rows and columns alike. Lanes may be fractions of the
         columns: "C/4". What no axis names is as in `base`.
     base : Config, optional
@@ -101,7 +101,7 @@ class Space:
     4
     """
 
-    axes: Mapping[str, Sequence[Any]]
+    axes: Mapping[str, Any]
     base: Config = field(default_factory=Config)
 
     def __post_init__(self) -> None:

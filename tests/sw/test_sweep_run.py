@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,11 @@ from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
 
 ROOT = Path(__file__).parents[2]
 POSITIONS = 128  # of the evaluation texts
-AXES = {"array": [4, 8], "lanes": [1, "C/2", "C"], "precision": ["w8a8", "w8a16"]}
+AXES: dict[str, list[Any]] = {
+    "array": [4, 8],
+    "lanes": [1, "C/2", "C"],
+    "precision": ["w8a8", "w8a16"],
+}
 SPACE = Space({**AXES, "sequence": [5, 16]})
 LIST = [f"--{key}={','.join(map(str, values))}" for key, values in AXES.items()] + ["--seq=5,16"]
 
