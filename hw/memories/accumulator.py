@@ -240,8 +240,7 @@ class Accumulators(Cell):
             data.append(word)
         m.d.comb += self.read_data.eq(Cat(data))
 
-        # The maximum leaves the last column; what the row has so far is read two cycles ahead of
-        # it, since a block RAM's output comes late in its cycle.
+        # The maximum leaves the last column; the row's address is read a cycle ahead of it.
         notes: list[Value] = [Cat(self.valid & self.top, self.top_first, self.top_stat)]
         for stage in range(config.columns + TOP_LATENCY - 1):
             note = Signal(len(notes[-1]), name=f"top_note{stage}")
@@ -250,16 +249,14 @@ class Accumulators(Cell):
         kept = Signal(signed(32), reset_less=True)
         writes = Signal()
         written = Signal.like(self.top_stat, reset_less=True)
-        stored = Signal(signed(32), reset_less=True)
-        before = Mux(notes[-1][1], LEAST, stored)
+        before = Mux(notes[-1][1], LEAST, self.top_read_data)
         m.d.sync += [
-            stored.eq(self.top_read_data),
             kept.eq(Mux(top > before, top, before)),
             writes.eq(notes[-1][0]),
             written.eq(notes[-1][2:]),
         ]
         m.d.comb += [
-            self.top_read.eq(notes[-3][2:]),
+            self.top_read.eq(notes[-2][2:]),
             self.top_write.eq(writes),
             self.top_write_address.eq(written),
             self.top_write_data.eq(kept),

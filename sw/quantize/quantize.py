@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,8 @@ def quantize_model(
     folder: Path,
     recipe: Recipe | None = None,
     precision: ModelPrecision | str = "w8a8",
+    *,
+    quantizer: Callable[[], Quantizer] | None = None,
 ) -> QModel:
     """Quantize an encoder, calibrated on the fixed calibration texts.
 
@@ -147,6 +150,9 @@ def quantize_model(
         Where its tokenizer is.
     recipe : Recipe, optional
     precision : tuple of LayerPrecision, or str
+    quantizer : callable, optional
+        Gives the quantizer of this model and recipe, calibrated on the fixed texts; called only
+        where the cache has not the integers. Several precisions may share one.
     """
     recipe = recipe or Recipe()
     if isinstance(precision, str):
@@ -154,9 +160,12 @@ def quantize_model(
     entry = cache_dir() / KIND / _key(model, folder, recipe, precision)
 
     def build(out: Path) -> None:
-        ids = calibration_ids(Tokenizer(folder), model.config.positions)
-        quantizer = Quantizer(model, calibrate(model, ids, moments=True), recipe)
-        save(quantizer(precision), out / _FILE)
+        if quantizer is not None:
+            made = quantizer()
+        else:
+            ids = calibration_ids(Tokenizer(folder), model.config.positions)
+            made = Quantizer(model, calibrate(model, ids, moments=True), recipe)
+        save(made(precision), out / _FILE)
 
     return load(build_once(entry, build) / _FILE)
 

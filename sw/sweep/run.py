@@ -1,0 +1,346 @@
+"""Sweeps: points measured in parallel, each stored as it finishes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sw.compiler.errors import CompileError
+from sw.errors import UserError
+from sw.sweep import measure
+from sw.sweep.executors import Alive, executor, run
+from sw.sweep.measure import Synthesize
+from sw.sweep.point import DONE, FAILED, INFEASIBLE, Point, Row, Work, from_spec, time_of
+from sw.sweep.search import DEFAULT, batches
+from sw.sweep.space import Space, distinct
+from sw.sweep.store import Store, export
+
+FOLDER = Path("build") / "sweep"
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+Tell = Callable[[float, float, str], None]
+"""Told the work done and the work there is, in the same unit, and what ended last."""
+
+
+def sweep(
+    space: Space,
+    model: str = "minilm",
+    *,
+    folder: Path = FOLDER,
+    layer: str = "0",
+    texts: int = 40,
+    effort: int = 5,
+    synthesize: Synthesize | None = None,
+    synth: str | None = None,
+    pnr: bool = False,
+    clock: float | None = None,
+    rtl: int = 0,
+    search: str = "grid",
+    count: int | None = None,
+    objectives: Sequence[str] = DEFAULT,
+    seed: int = 0,
+    only: str | None = None,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    tell: Tell | None = None,
+) -> list[Row]:
+    """Measure points of a space.
+
+    Parameters
+    ----------
+    space : Space
+    model : str
+        A known name, a folder or an ONNX file.
+    folder : Path
+        Keeps the store, in which every finished point stands at once; a sweep that was broken off
+        goes on where it was. `points.csv` and `points.parquet` are written there at the end.
+    layer : str
+        What the machine runs: a layer's number, or "whole".
+    texts : int
+        Evaluation texts of the accuracy, which is the whole model's; 0 for none.
+    effort : int
+        As of `sw.compiler.compile_layer`.
+    synthesize : callable, optional
+        Gives what a machine takes on a device; `synth` and `pnr` say which, and how.
+    clock : float, optional
+        MHz for latency and inferences a second where there is no Fmax.
+    rtl : int
+        Finished points that are simulated in RTL, too.
+    search, count, objectives, seed
+        As of `sw.sweep.search.batches`.
+    only : str, optional
+        The point to measure, even if it is in the store; one of the space, or of the store.
+    jobs, scheduler
+        As of `sw.sweep.executors.executor`.
+    tell : callable, optional
+
+    Returns
+    -------
+    list of dict
+        A row of `sw.sweep.point.COLUMNS` for each point, in the order of the space. They make a
+        data frame: ``pandas.DataFrame(rows)``.
+
+    Raises
+    ------
+    UserError
+        If no point can work, a scheduler is gone, or the disk is full; finished points are kept.
+    """
+    work = Work(
+        model=model, layer=layer, texts=texts, effort=effort, synth=synth, pnr=pnr, clock=clock
+    )
+    source = batches(space, search, count, seed, objectives)
+    if texts < 0 or effort < 1 or rtl < 0 or (jobs is not None and jobs < 1):
+        raise UserError("texts and rtl: 0 or more is needed; effort and jobs: 1 or more")
+    with Store(folder) as store:
+        chosen: list[Point] | None = None
+        if only is not None:
+            found = _only(only, space, work, store)
+            chosen, work = [found[0]], found[1]
+        short = measure.check(work, space.axes.get("precision", ["w8a8"]))
+        if chosen is None and search != "optuna":
+            _some_legal(space.point(choice, short.__getitem__) for choice in space.grid())
+        rows: dict[Point, Row] = {}
+        with executor(jobs, scheduler) as (pool, alive):
+            runner = _Runner(
+                store=store,
+                work=work,
+                folder=folder,
+                pool=pool,
+                alive=alive,
+                seed=seed,
+                synthesize=synthesize,
+                tell=tell or (lambda done, total, text: None),
+                again=only is not None,
+            )
+            try:
+                for points in _batches(source, chosen, space, short, rows):
+                    rows.update(runner.measure(points))
+                rows.update(runner.simulate(rows, rtl))
+            finally:
+                if runner.known:
+                    export(list(runner.known.values()), folder)
+    if all(row["status"] == INFEASIBLE for row in rows.values()):
+        reason = next(iter(rows.values()))["reason"]
+        raise UserError(f"no point of the space is feasible; the first one: {reason}")
+    return list(rows.values())
+
+
+def _batches(
+    source: Any,
+    chosen: list[Point] | None,
+    space: Space,
+    short: dict[str, str],
+    rows: dict[Point, Row],
+) -> Iterator[list[Point]]:
+    """Points to measure; `rows` holds what came of the batches before."""
+    if chosen is not None:
+        yield chosen
+        return
+    choices = next(source, None)
+    while choices is not None:
+        points = [space.point(choice, short.__getitem__) for choice in choices]
+        yield distinct(points)
+        try:
+            choices = source.send([rows[point] for point in points])
+        except StopIteration:
+            return
+
+
+def _only(name: str, space: Space, work: Work, store: Store) -> tuple[Point, Work]:
+    """A point by its id, of the space or of the store."""
+    short = measure.check(work, space.axes.get("precision", ["w8a8"]))
+    for choice in space.grid():
+        point = space.point(choice, short.__getitem__)
+        if point.id(work) == name:
+            return point, work
+    return from_spec(store.spec(name))
+
+
+def _some_legal(points: Iterable[Point]) -> None:
+    reasons = []
+    for point in points:
+        try:
+            _ = point.config
+            return
+        except ValueError as error:
+            reasons.append(str(error))
+    raise UserError(f"no point of the space is legal; the first one: {reasons[0]}")
+
+
+@dataclass
+class _Runner:
+    """Measures points; what several of them share is done once."""
+
+    store: Store
+    work: Work
+    folder: Path
+    pool: Executor
+    alive: Alive
+    seed: int
+    synthesize: Synthesize | None
+    tell: Tell
+    again: bool
+    known: dict[str, Row] = field(default_factory=dict)
+    """Rows of this sweep so far, by id."""
+    results: dict[Hashable, Any] = field(default_factory=dict)
+    """Of jobs by their keys: columns, or an exception."""
+    done: float = 0
+    total: float = 0
+
+    def __post_init__(self) -> None:
+        self.versions = measure.versions()
+        self.stored = {} if self.again else self.store.rows()
+
+    def measure(self, points: Sequence[Point]) -> dict[Point, Row]:
+        """Rows of points: from the store, or measured now."""
+        rows: dict[Point, Row] = {}
+        todo = []
+        for point in points:
+            row = self.stored.get(point.id(self.work))
+            current = row is not None and row["versions"] == self.versions
+            if row is not None and current and row["status"] in (DONE, INFEASIBLE):
+                rows[point] = self.known[row["point"]] = row
+                continue
+            try:
+                _ = point.config
+                todo.append(point)
+            except ValueError as error:
+                rows[point] = self._keep(point, status=INFEASIBLE, reason=str(error))
+        self.total += sum(map(_weight, todo))
+        if todo:
+            self._prepare(todo)
+            for point in self._run({point: self._jobs(point) for point in todo}):
+                rows[point] = self._finish(point)
+        # Points end in any order; the table is the space's.
+        return {point: rows[point] for point in points}
+
+    def _prepare(self, points: Sequence[Point]) -> None:
+        precisions = list(dict.fromkeys(point.precision for point in points))
+        job = "quantize", *precisions
+        self.tell(self.done, self.total, f"quantize {self.work.model}")
+        for _ in self._run({job: {job: (measure.quantize_all, self.work.model, precisions)}}):
+            if isinstance(self.results[job], Exception):
+                raise self.results[job]
+
+    def _jobs(self, point: Point) -> dict[Hashable, tuple[Any, ...]]:
+        """What a point needs: jobs by their keys, which points may share."""
+        jobs: dict[Hashable, tuple[Any, ...]] = {}
+        if self.work.texts:
+            job = measure.accuracy, self.work, point.precision
+            jobs["accuracy", point.precision] = job
+        if self.synthesize is not None:
+            kind = f"{self.work.synth}-pnr" if self.work.pnr else f"{self.work.synth}"
+            files = self.folder.absolute() / "synth" / kind / point.name
+            jobs["synth", point.machine] = (
+                measure.synthesis,
+                self.synthesize,
+                point.config,
+                files,
+            )
+        jobs["cycles", point] = (measure.cycles, point, self.work)
+        return jobs
+
+    def _run(self, wanted: dict[Any, dict[Hashable, tuple[Any, ...]]]) -> Iterator[Any]:
+        """Run jobs, each key once; give what wanted them as soon as all of its own are through."""
+        futures: dict[Future[Any], Hashable] = {}
+        submitted = set(self.results)
+        for jobs in wanted.values():
+            for key, job in jobs.items():
+                if key not in submitted:
+                    submitted.add(key)
+                    futures[self.pool.submit(run, *job)] = key
+        waiting = {one: set(jobs) - set(self.results) for one, jobs in wanted.items()}
+        while waiting:
+            for one in [one for one, keys in waiting.items() if not keys]:
+                del waiting[one]
+                yield one
+            ended, _ = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
+            for future in ended:
+                key = futures.pop(future)
+                self.results[key] = self._result(future)
+                for keys in waiting.values():
+                    keys.discard(key)
+            if not ended:
+                self.alive()
+
+    def _result(self, future: Future[Any]) -> Any:
+        try:
+            return future.result()
+        except (BrokenExecutor, CancelledError) as error:
+            self.alive()
+            raise UserError(
+                "a worker ended before its job, perhaps for want of memory; finished points are "
+                "kept, the same command goes on"
+            ) from error
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise
+            return error
+
+    def _finish(self, point: Point) -> Row:
+        """The row of a point whose jobs are through."""
+        found: dict[str, Any] = {"status": DONE}
+        for key in self._jobs(point):
+            result = self.results[key]
+            if not isinstance(result, Exception):
+                found |= result
+            elif found["status"] != FAILED:
+                fits = not isinstance(result, CompileError)
+                found |= {"status": FAILED if fits else INFEASIBLE, "reason": _line(result)}
+        row = self._keep(point, **found)
+        self.done += _weight(point)
+        self.tell(self.done, self.total, f"{point.name} {point.precision}: {row['status']}")
+        return row
+
+    def _keep(self, point: Point, **found: Any) -> Row:
+        row = point.row(
+            self.work, str(self.folder), seed=self.seed, versions=self.versions, **found
+        )
+        row |= time_of(row, self.work)
+        self.store.put(row, point.spec(self.work))
+        self.known[row["point"]] = row
+        return row
+
+    def simulate(self, rows: dict[Point, Row], count: int) -> dict[Point, Row]:
+        """Rows of some finished points with their cycles in RTL; which ones, the ids say."""
+        able = [p for p, row in rows.items() if row["status"] == DONE and p.mem_bandwidth == 1]
+        chosen = sorted(able, key=lambda point: point.id(self.work))[:count]
+        chosen = [point for point in chosen if rows[point]["rtl_cycles"] is None]
+        jobs: dict[Any, dict[Hashable, tuple[Any, ...]]] = {
+            point: {("rtl", point): (measure.rtl, point, self.work)} for point in chosen
+        }
+        self.total += sum(map(_weight, chosen))
+        made: dict[Point, Row] = {}
+        for point in self._run(jobs):
+            result, row = self.results["rtl", point], rows[point]
+            if isinstance(result, Exception):
+                row = {**row, "status": FAILED, "reason": f"RTL: {_line(result)}"}
+            else:
+                error = row["cycles"] / result["rtl_cycles"] - 1
+                row = {**row, **result, "rtl_error": error}
+            self.store.put(row, point.spec(self.work))
+            self.known[row["point"]] = made[point] = row
+            self.done += _weight(point)
+            self.tell(self.done, self.total, f"{point.name} in RTL")
+        return made
+
+
+def _weight(point: Point) -> float:
+    """What share of the time a point takes, roughly: small arrays have long programs."""
+    return float((point.values["rows"] * point.values["columns"]) ** -0.5 * point.sequence)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,317 @@
+"""Sweeps that run: resumed, over a cluster, in RTL, and what ends them."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hw.manifest import manifest_hash
+from sw.cache import cache_dir
+from sw.cli import call
+from sw.errors import UserError
+from sw.models.text import sentences
+from sw.sweep.point import COLUMNS, Point
+from sw.sweep.run import sweep
+from sw.sweep.space import Space
+from sw.sweep.store import NAME, from_csv
+from tests.sw.small_bert import CONFIG, JSON, tensors, write
+from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
+
+ROOT = Path(__file__).parents[2]
+POSITIONS = 128  # of the evaluation texts
+AXES: dict[str, list[Any]] = {
+    "array": [4, 8],
+    "lanes": [1, "C/2", "C"],
+    "precision": ["w8a8", "w8a16"],
+}
+SPACE = Space({**AXES, "sequence": [5, 16]})
+LIST = [f"--{key}={','.join(map(str, values))}" for key, values in AXES.items()] + ["--seq=5,16"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of its own, in which only the texts are there already."""
+    sentences()
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "models").symlink_to(cache_dir() / "models")
+    before = os.environ.get("TILEWRIGHT_CACHE")
+    os.environ["TILEWRIGHT_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["TILEWRIGHT_CACHE"]
+    else:
+        os.environ["TILEWRIGHT_CACHE"] = before
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "small"
+    weights = tensors(31, replace(CONFIG, positions=POSITIONS))
+    name = "embeddings.word_embeddings.weight"
+    weights[name] = weights[name][: len(VOCABULARY)]
+    sizes = {"vocab_size": len(VOCABULARY), "max_position_embeddings": POSITIONS}
+    return str(write_tokenizer(write(folder, weights, {**JSON, **sizes})))
+
+
+def run(model, folder, space=SPACE, **options):
+    return sweep(space, model, folder=folder, **{"texts": 2, "effort": 1, "jobs": 2, **options})
+
+
+@pytest.fixture(scope="module")
+def table(model, tmp_path_factory):
+    """The sweep that the others are compared with."""
+    return run(model, tmp_path_factory.mktemp("sweep"))
+
+
+def figures(rows):
+    """Rows without what may differ from one run to the next."""
+    return [{k: v for k, v in row.items() if k not in ("seconds", "command")} for row in rows]
+
+
+def test_every_point_is_measured(table, model):
+    assert len(table) == 24
+    assert all(tuple(row) == tuple(COLUMNS) for row in table)
+    assert {row["status"] for row in table} == {"done"}
+    for row in table:
+        assert row["cycles"] > 0
+        assert 0 < row["utilization"] <= 1
+        assert row["dram_bytes"] > 0
+        assert row["seconds"] > 0
+    # A precision has one accuracy, and no other precision the same.
+    worth = {(row["precision"], row["accuracy_mean"], row["accuracy_worst"]) for row in table}
+    assert len(worth) == len({mean for _, mean, _ in worth}) == 2
+    row = table[0]
+    config = Point.of({key: row[key] for key in ("rows", "columns", "lanes")}).config
+    assert row["manifest_hash"] == f"{manifest_hash(config):016x}"
+
+
+def test_a_finished_sweep_measures_nothing(model, table, tmp_path):
+    assert figures(run(model, tmp_path)) == figures(table)
+    begun, told = time.perf_counter(), []
+    again = run(model, tmp_path, tell=lambda *what: told.append(what))
+    assert not told
+    assert figures(again) == figures(table)
+    assert time.perf_counter() - begun < 5
+    assert from_csv((tmp_path / "points.csv").read_bytes()) == again
+
+
+def test_another_memory_needs_no_other_program(model, cache, tmp_path):
+    before = len(list((cache / "programs").iterdir()))
+    space = Space({"array": [8], "lanes": [4], "sequence": [16], "mem_bandwidth": [0.25, 1]})
+    slow, quick = run(model, tmp_path, space)
+    assert slow["cycles"] > quick["cycles"]
+    assert slow["dram_bytes"] == quick["dram_bytes"]
+    assert len(list((cache / "programs").iterdir())) == before
+
+
+def command(model, folder, *more):
+    words = ["sweep", *LIST, "--model", model, "--texts", "2", "--effort", "1", "--jobs", "2"]
+    return [sys.executable, "-m", "sw", *words, "-o", str(folder), *more]
+
+
+def stored(folder):
+    """Rows by point, of a store that another process may be writing."""
+    path = folder / NAME
+    if not path.is_file():
+        return {}
+    base = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        found = base.execute(f"SELECT {', '.join(COLUMNS)} FROM points").fetchall()
+    except sqlite3.OperationalError:
+        return {}
+    finally:
+        base.close()
+    return {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in found}
+
+
+def below(session):
+    """Processes of a session that are alive."""
+    found = subprocess.run(
+        ["ps", "-s", str(session), "-o", "stat="], capture_output=True, text=True
+    )
+    return [line for line in found.stdout.split() if not line.startswith("Z")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_that_was_broken_off_goes_on(number, model, table, cache, tmp_path):
+    # Nothing compiled yet, so that it takes its time.
+    own = tmp_path / "cache"
+    own.mkdir()
+    (own / "models").symlink_to(cache / "models")
+    (own / "quantized").symlink_to(cache / "quantized")
+    folder = tmp_path / "out"
+    process = subprocess.Popen(
+        command(model, folder),
+        env={**os.environ, "TILEWRIGHT_CACHE": str(own)},
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(stored(folder)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    kept = stored(folder)
+    assert 3 <= len(kept) < len(table)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted" in said
+        assert "Traceback" not in said
+        assert len(from_csv((folder / "points.csv").read_bytes())) == len(kept)
+    deadline = time.monotonic() + 20
+    while below(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not below(process.pid)
+
+    rows = run(model, folder)
+    assert figures(rows) == figures(table)
+    assert {point: row for point, row in stored(folder).items() if point in kept} == kept
+    assert len(stored(folder)) == len(table)
+
+
+def test_the_same_over_a_cluster(model, table, tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        rows = run(model, tmp_path, scheduler=cluster.scheduler_address)
+    assert figures(rows) == figures(table)
+
+
+def test_points_that_cannot_be_are_rows(model, table, tmp_path):
+    # Groups of 4-bit weights are 32 long, and the model's hidden size is 48.
+    space = Space({"array": [8], "lanes": [4, 16], "precision": ["w8a8", "w4a8"], "sequence": [16]})
+    rows = run(model, tmp_path, space, texts=2)
+    wide = [row for row in rows if row["lanes"] == 16]
+    assert {row["status"] for row in wide} == {"infeasible"}
+    assert {row["reason"] for row in wide} == {"lanes = 16: a power of two from 1 to 8 is needed"}
+    good, narrow = [row for row in rows if row["lanes"] == 4]
+    assert good["status"] == "done"
+    assert good["point"] in {row["point"] for row in table}
+    assert narrow["status"] == "infeasible"
+    assert "4-bit weights" in narrow["reason"]
+    assert narrow["cycles"] is None
+    # Both are known now.
+    told = []
+    run(model, tmp_path, space, texts=2, tell=lambda *what: told.append(what))
+    assert not told
+
+
+def test_work_that_fits_nowhere(model, tmp_path):
+    space = Space({"array": [8], "precision": ["w4a8"]})
+    with pytest.raises(UserError, match="no point of the space is feasible"):
+        run(model, tmp_path, space, texts=0)
+    assert [row["status"] for row in stored(tmp_path).values()] == ["infeasible"]
+
+
+def broken(config, folder):
+    if config.lanes == 1:
+        raise RuntimeError("no luck")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "calls").open("a").write("x")
+    return {"lut": 10 * config.rows, "units": "{}", "fmax_mhz": 50.0}
+
+
+def test_synthesis_is_done_once_a_machine(model, tmp_path):
+    rows = run(model, tmp_path, synth="ecp5", synthesize=broken)
+    for row in rows:
+        if row["lanes"] == 1:
+            assert row["status"] == "failed"
+            assert row["reason"] == "RuntimeError: no luck"
+            assert row["cycles"] > 0
+        else:
+            assert row["lut"] == 10 * row["rows"]
+            assert row["latency_ms"] == pytest.approx(row["cycles"] / 50e3)
+    # One file a machine, with one call in it, although each has several points.
+    calls = [path.read_text() for path in tmp_path.rglob("calls")]
+    assert calls == ["x"] * len({row["name"] for row in rows if row["lanes"] > 1})
+    # What failed is tried again, the rest is not.
+    told = []
+    run(model, tmp_path, synth="ecp5", synthesize=broken, tell=lambda *what: told.append(what[2]))
+    assert sum(text.endswith("failed") for text in told) == sum(r["lanes"] == 1 for r in rows)
+    assert not any(text.endswith("done") for text in told)
+
+
+@pytest.mark.slow
+def test_some_points_in_rtl(model, tmp_path):
+    space = Space({"array": [4], "lanes": [2], "sequence": [5, 16]})
+    rows = run(model, tmp_path, space, rtl=1, texts=0)
+    (row,) = [row for row in rows if row["rtl_cycles"] is not None]
+    assert row["rtl_error"] == pytest.approx(row["cycles"] / row["rtl_cycles"] - 1)
+    assert abs(row["rtl_error"]) < 0.05
+    assert figures(run(model, tmp_path, space, rtl=1, texts=0)) == figures(rows)
+
+
+def test_a_guided_search(model, tmp_path):
+    options = {"search": "optuna", "count": 6, "seed": 2}
+    rows = run(model, tmp_path, **options)
+    assert len(rows) == 6
+    assert figures(run(model, tmp_path, **options)) == figures(rows)
+
+
+def test_one_point_again(model, table, tmp_path, capsys):
+    row = table[3]
+    words = row["command"].split()[1:]
+    assert call([*words[:-1], str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"point {row['point']}" in shown
+    assert f"{row['cycles']:,}" in shown
+    assert figures(stored(tmp_path).values()) == figures([row])
+    # From the store alone, too.
+    assert call(["sweep", "--point", row["point"], "-o", str(tmp_path)]) == 0
+    assert call(["sweep", "--point", "no", "--model", model, "-o", str(tmp_path)]) == 2
+    assert "point 'no'" in capsys.readouterr().err
+
+
+def test_the_command(model, table, tmp_path, capsys):
+    assert call([*command(model, tmp_path)[3:], "--json", str(tmp_path / "rows.json")]) == 0
+    out, err = capsys.readouterr()
+    assert "24 points" in out
+    assert "24 done" in out
+    assert "Traceback" not in err
+    assert (tmp_path / "rows.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--array", "8", "--lanes", "16,32"], "no point of the space is legal"),
+        (["--set", "lane=4"], "no 'lane'"),
+        (["--set", "lanes"], "KEY=LIST"),
+        (["--array", ","], "empty list"),
+        (["--precision", "w7a7"], "w7a7"),
+        (["--layer", "9"], "layer 9"),
+        (["--texts", "-1"], "0 or more"),
+        (["--space", "/no/such.toml"], "/no/such.toml"),
+        (["--synth", "asic"], "--synth"),
+        (["--pnr"], "--pnr"),
+        (["--search", "luck"], "luck"),
+        (["--scheduler", "tcp://127.0.0.1:9"], "no answer"),
+        (["--scheduler", "nonsense://x"], "nonsense"),
+        (["-o", "/proc/no"], "/proc/no"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, said, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sw.sweep.executors.ANSWER", 1)
+    assert call(["sweep", "--model", model, "-o", str(tmp_path), *arguments]) == 2
+    err = capsys.readouterr().err.strip()
+    assert said in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_a_corrupt_store_is_one_line(model, tmp_path, capsys):
+    (tmp_path / NAME).write_bytes(b"nonsense" * 999)
+    assert call(command(model, tmp_path)[3:]) == 2
+    assert "no store of a sweep" in capsys.readouterr().err
+    assert (tmp_path / NAME).read_bytes() == b"nonsense" * 999
