@@ -111,10 +111,22 @@ def _cluster(address: str) -> Iterator[tuple[Executor, Alive]]:
             client.wait_for_workers(1, timeout=ANSWER)
         except (OSError, TimeoutError):
             raise UserError(f"scheduler {address}: it has no worker") from None
-        own = versions()
-        for worker, found in client.run(versions).items():
-            if found != own:
-                raise UserError(f"scheduler {address}: {worker} has other versions: {found}")
+        _same_everywhere(client, address)
         yield client.get_executor(pure=False), alive
     finally:
         client.close(timeout=ANSWER)
+
+
+def _same_everywhere(client: Any, address: str) -> None:
+    """Refuse a cluster that has not this version of the project, its scheduler included."""
+    own = versions()
+    try:
+        found = {"its scheduler": client.run_on_scheduler(versions), **client.run(versions)}
+    except Exception as error:
+        # Whatever unpickling made of it, there or on the way back.
+        raise UserError(
+            f"scheduler {address}: the project is not installed there: {error}"
+        ) from error
+    for place, other in found.items():
+        if other != own:
+            raise UserError(f"scheduler {address}: {place} has other versions: {other}")

@@ -280,8 +280,8 @@ class _Runner:
         except (BrokenExecutor, CancelledError) as error:
             self.alive()
             raise UserError(
-                "a worker ended before its job, perhaps for want of memory; finished points are "
-                "kept, the same command goes on"
+                "a worker or its cluster ended before the job, perhaps for want of memory; "
+                "finished points are kept, the same command goes on"
             ) from error
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _DISK:
