@@ -38,7 +38,7 @@ SMALLEST = Config(
     queue_depth=1,
 )
 """The smallest array and memories that are legal."""
-QUICK = 120_000
+QUICK = 600_000
 """Estimated cycles of a case on a small machine that is quick enough in RTL."""
 
 

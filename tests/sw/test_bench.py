@@ -247,8 +247,8 @@ def test_layer_tables():
     case = layers.CASES[0]
     rows = [
         a_row(case.item(runs.RTL), 1_000_000),
-        a_row(case.item(runs.RTL, 3), 3_000_000),
-        a_row(case.item(runs.RTL, 4), 3_940_000),
+        a_row(case.item(runs.MODEL, 3), 3_000_000),
+        a_row(case.item(runs.MODEL, 4), 3_940_000),
     ]
     (table,) = layers.tables({"layers": rows})
     assert table.rows[0][4:] == [

@@ -285,7 +285,7 @@ def test_another_configuration():
 
 
 def test_bad_arguments(iss):
-    with pytest.raises(ValueError, match="'fpga' is unknown; one of iss, verilator, cocotb"):
+    with pytest.raises(ValueError, match="'fpga' is unknown; one of iss, model, verilator, cocotb"):
         Device.open("fpga", CONFIG)
     with pytest.raises(ValueError, match="no register 'NAME'"):
         iss.read("NAME")
