@@ -77,6 +77,8 @@ def source_hash(sources: tuple[str, ...], root: Path = ROOT) -> str:
     digest = hashlib.sha256()
     for source in sources:
         path = root / source
+        if not path.exists():
+            raise FileNotFoundError(path)
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
             if file.is_file() and file.suffix in _SUFFIXES:

@@ -89,7 +89,7 @@ def items(quick: bool) -> list[Item]:
     """Generation of every preset, builds and runs of some."""
     generate = ["default"] if quick else list(PRESETS)
     builds = ["tiny"] if quick else list(GOALS)
-    native = ("hw", "sim/native", "sim/toolchain.py")
+    native = ("hw", "sim/native", "sim/toolchain")
     return [
         *(_item("generate", preset, partial(_generate, preset), ("hw",)) for preset in generate),
         *(_item("build", preset, partial(_build, preset), native) for preset in builds),
