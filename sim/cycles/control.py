@@ -195,24 +195,23 @@ class FrontEnd:
         self.clock, self.config, self.bus = clock, config, bus
         self.issues, self.dispatchers = issues, dispatchers
         self.beats = fetch_beats(config)
-        self.burst_commands = max(1, self.beats * config.axi_bytes // COMMAND_BYTES)
+        self.total = -(-len(issues) * COMMAND_BYTES // config.axi_bytes)
+        self.depth = max(2 * self.beats, 4 * COMMAND_BYTES // config.axi_bytes, 2)
         self.data: list[tuple[int, int]] = []
-        self.gathered = 0
+        self.gathered = 0  # beats
         self.arrived, self.space = Event(), Event()
         clock.start(self._ask())
         clock.start(self._deliver())
 
     def _ask(self) -> Process:
-        """Ask for bursts while the buffer, two of them deep, has room."""
-        clock, count = self.clock, len(self.issues)
+        """Ask for bursts while the buffer has room."""
+        clock = self.clock
         yield FETCH_START
-        for first in range(0, count, self.burst_commands):
-            while self.gathered < first - self.burst_commands:
+        for first in range(0, self.total, self.beats):
+            while first + self.beats > self.gathered + self.depth:
                 yield self.space
-            commands = min(self.burst_commands, count - first)
-            beats = -(-commands * COMMAND_BYTES // self.config.axi_bytes)
             at = clock.now
-            self.data.append((yield from self.bus.ask(beats)))
+            self.data.append((yield from self.bus.ask(min(self.beats, self.total - first))))
             clock.fire(self.arrived)
             yield at + ASK_AGAIN
 
@@ -220,14 +219,18 @@ class FrontEnd:
         clock, config = self.clock, self.config
         parts = max(1, COMMAND_BYTES // config.axi_bytes)
         for number, issue in enumerate(self.issues):
-            burst, place = divmod(number, self.burst_commands)
+            beat = ((number + 1) * COMMAND_BYTES - 1) // config.axi_bytes
+            burst, place = divmod(beat, self.beats)
             while len(self.data) <= burst:
+                # Beats of bursts before are taken as they come.
+                self.gathered = max(self.gathered, len(self.data) * self.beats)
+                clock.fire(self.space)
                 yield self.arrived
             first, last = self.data[burst]
-            share = (place + 1) * parts * (last + 1 - first) // (self.burst_commands * parts)
-            there = min(last, first + share - 1) + BEAT_TO_GATHER
+            beats = min(self.beats, self.total - burst * self.beats)
+            there = first + (last + 1 - first) * (place + 1) // beats - 1 + BEAT_TO_GATHER
             yield max(clock.now + parts - 1, there)
-            self.gathered = number + 1
+            self.gathered = max(self.gathered, beat + 1)
             clock.fire(self.space)
             yield clock.now + 1 + DECODE
             unit = issue.command.unit

@@ -19,6 +19,8 @@ READ_DONE = 4
 """Cycles from the last beat to the end of its scratchpad write."""
 WRITE_FIRST = 12
 """Cycles from a run's first burst to its first beat."""
+WRITE_NEXT = 3
+"""The same of later ones, whose data waits already."""
 WRITE_DONE = 1
 """Cycles from the last response to the end of the transfer."""
 _HELD = 2
@@ -130,9 +132,11 @@ class StoreUnit(_Engine):
         clock, pace = self.clock, self.pace(issue.fields)
         response = clock.now
         for address, length in runs(self.config, issue.fields):
+            delay = WRITE_FIRST
             for count in bursts(self.config, address, length):
                 yield from self.bus.announce()
-                first, last, response = self.bus.send(count, clock.now + WRITE_FIRST, pace)
+                first, last, response = self.bus.send(count, clock.now + delay, pace)
+                delay = WRITE_NEXT
                 self.busy.append((first, last + 1))
                 issue.works(first, last, count)
                 yield clock.now + 1
