@@ -54,10 +54,8 @@ def bursts(config: Config, address: int, length: int) -> Iterator[int]:
         first = end
 
 
-class ReadBus:
-    """AR and R, shared by command fetch and LOAD.
-
-    Data comes in the order of the addresses, whoever asked.
+class _Direction:
+    """Bursts of one direction: how many are in flight, and when the data lines are free.
 
     Attributes
     ----------
@@ -70,8 +68,23 @@ class ReadBus:
         self.outstanding = config.axi_outstanding
         self.freed = Event()
         self.in_flight = 0
-        self._address_free = 0
         self._data_free = 0.0
+
+    def _end(self, cycle: int) -> Process:
+        yield cycle
+        self.in_flight -= 1
+        self.clock.fire(self.freed)
+
+
+class ReadBus(_Direction):
+    """AR and R, shared by command fetch and LOAD.
+
+    Data comes in the order of the addresses, whoever asked.
+    """
+
+    def __init__(self, clock: Clock, config: Config, memory: Memory) -> None:
+        super().__init__(clock, config, memory)
+        self._address_free = 0
 
     def ask(self, beats: int, pace: float = 1.0) -> Generator[int | Event, None, tuple[int, int]]:
         """Ask for a burst as soon as one may be in flight; return cycles of first and last beat.
@@ -94,21 +107,9 @@ class ReadBus:
         clock.start(self._end(last + 1))
         return int(first), last
 
-    def _end(self, cycle: int) -> Process:
-        yield cycle
-        self.in_flight -= 1
-        self.clock.fire(self.freed)
 
-
-class WriteBus:
+class WriteBus(_Direction):
     """AW, W and B of STORE; responses come in order."""
-
-    def __init__(self, clock: Clock, config: Config, memory: Memory) -> None:
-        self.clock, self.memory = clock, memory
-        self.outstanding = config.axi_outstanding
-        self.freed = Event()
-        self.in_flight = 0
-        self._data_free = 0.0
 
     def announce(self) -> Process:
         """Wait until one more burst may be in flight."""
@@ -125,8 +126,3 @@ class WriteBus:
         response = last + self.memory.latency
         self.clock.start(self._end(response + 1))
         return int(first), last, response
-
-    def _end(self, cycle: int) -> Process:
-        yield cycle
-        self.in_flight -= 1
-        self.clock.fire(self.freed)

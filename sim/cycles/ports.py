@@ -22,9 +22,13 @@ class Ports:
         self._loader = (-1, 0, 0, 1)  # bank, first cycle of a tile's reads, end, cycles a read
         self._sums: list[deque[tuple[int, int]]] = [deque() for _ in range(config.acc_banks)]
 
+    def _bank(self, address: int) -> int:
+        """Bank of a scratchpad word; addresses wrap."""
+        return address % self.config.sp_words // self.config.sp_depth
+
     def feeder_pass(self, address: int, start: int, rows: int, following: int) -> None:
         """A pass reads rows from `address` on; one that follows there begins no sooner."""
-        bank = address % self.config.sp_words // self.config.sp_depth
+        bank = self._bank(address)
         self._feeder = (bank, start + rows)
         self._follows = following
 
@@ -49,17 +53,17 @@ class Ports:
         bank, end = self._feeder
         if end <= self.clock.now:
             return 0
-        here = address % self.config.sp_words // self.config.sp_depth == bank
+        here = self._bank(address) == bank
         return end if here else 0
 
     def feeder_returns(self, address: int) -> int:
         """Between passes, the cycle in which the feeder may come back to the bank of a word."""
-        here = address % self.config.sp_words // self.config.sp_depth == self._feeder[0]
+        here = self._bank(address) == self._feeder[0]
         return self._follows if here and self._follows > self.clock.now else 1 << 60
 
     def loader_tile(self, address: int, start: int, end: int, words: int) -> None:
         """The weight loader reads words from `address` on, spread over cycles [start, end)."""
-        bank = address % self.config.sp_words // self.config.sp_depth
+        bank = self._bank(address)
         self._loader = (bank, start, end, max(1, (end - start) // words))
 
     def loader_has(self, address: int) -> int:
@@ -68,7 +72,7 @@ class Ports:
         now = self.clock.now
         if not start <= now < end or (now - start) % pace:
             return 0
-        here = address % self.config.sp_words // self.config.sp_depth == bank
+        here = self._bank(address) == bank
         return (end if pace == 1 else now + 1) if here else 0
 
     def loader_wait(self, address: int) -> Process:

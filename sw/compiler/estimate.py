@@ -24,10 +24,6 @@ class Estimate:
     cycles: int
     busy: dict[str, int]
 
-    def share(self, unit: str) -> float:
-        """Busy share of a unit."""
-        return self.busy[unit] / max(self.cycles, 1)
-
     def __add__(self, other: Estimate) -> Estimate:
         """One behind the other."""
         busy = {unit: count + other.busy.get(unit, 0) for unit, count in self.busy.items()}

@@ -101,7 +101,6 @@ class Timeline:
     config: Config
     fetched: int = FETCH_START
     free: list[int] = field(default_factory=lambda: [0] * 4)
-    busy: list[int] = field(default_factory=lambda: [0] * 4)
     starts: list[list[int]] = field(default_factory=lambda: [[] for _ in range(4)])
     last: int = 0
 
@@ -121,7 +120,6 @@ class Timeline:
         end = start + setup + what.busy
         done = end + what.drain
         self.free[unit] = done if what.blocking else end
-        self.busy[unit] += what.busy
         starts.append(start)
         self.last = max(self.last, done)
         return Timing(start, done)
