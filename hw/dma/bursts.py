@@ -7,8 +7,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
-from hw.dma.lanes import log2
 from hw.dma.records import Transfer, sp_address_bits
+from hw.lanes import log2
 
 
 def burst_beats(config: Config) -> int:

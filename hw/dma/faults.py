@@ -6,8 +6,8 @@ from amaranth.lib import data
 from hw.commands import Fault
 from hw.config import Config
 from hw.dma.bursts import BurstGenerator
-from hw.dma.lanes import log2
 from hw.dma.records import FaultRecord
+from hw.lanes import log2
 
 
 def fault_record(

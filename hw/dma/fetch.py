@@ -11,8 +11,8 @@ from hw.config import Config
 from hw.dma.axi import FETCH_ID, RESP_ERROR, AddressChannel, ReadChannel
 from hw.dma.buffers import Fifo
 from hw.dma.bursts import burst_beats
-from hw.dma.lanes import log2
 from hw.dma.records import Command, FaultRecord, FetchStart
+from hw.lanes import log2
 
 
 def fetch_beats(config: Config) -> int:

@@ -11,8 +11,8 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.dma.buffers import Fifo
-from hw.dma.lanes import lanes_from, lanes_to, log2, rotated
 from hw.dma.records import sp_address_bits
+from hw.lanes import lanes_from, lanes_to, log2, rotated
 from hw.manifest import SP_READ_LATENCY
 
 _WORDS = 8

@@ -13,9 +13,9 @@ from hw.dma.axi import DATA_ID, AddressChannel, ReadChannel
 from hw.dma.buffers import Fifo
 from hw.dma.bursts import BurstGenerator
 from hw.dma.faults import fault_record
-from hw.dma.lanes import log2
 from hw.dma.records import Activity, FaultRecord, SpWrite, Transfer
 from hw.dma.scatter import ChunkWriter, Descriptor, Realign
+from hw.lanes import log2
 
 
 class ReadEngine(wiring.Component):

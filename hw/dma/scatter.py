@@ -11,8 +11,8 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.dma.axi import RESP_ERROR, ReadChannel
-from hw.dma.lanes import lanes_from, lanes_to, log2, rotated
 from hw.dma.records import SpWrite, sp_address_bits
+from hw.lanes import lanes_from, lanes_to, log2, rotated
 
 
 class Place(data.StructLayout):

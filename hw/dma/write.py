@@ -14,8 +14,8 @@ from hw.dma.buffers import Fifo
 from hw.dma.bursts import BurstGenerator
 from hw.dma.faults import fault_record
 from hw.dma.gather import ChunkReader, Regroup, Run, Unalign, groups_of_last
-from hw.dma.lanes import log2
 from hw.dma.records import Activity, FaultRecord, Transfer, sp_address_bits
+from hw.lanes import log2
 
 _RUNS = 4
 """Runs whose words are yet to be read."""

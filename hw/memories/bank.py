@@ -4,7 +4,11 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
+from hw.cells import Cell, place
+
+_MOST_BITS = 1 << 20
+"""Of one memory, if its mask allows. Amaranth and Yosys spell out every bit a memory begins with,
+10 s for 4 Mibit; four memories beside one another are one module, and as many block RAMs."""
 
 
 class Bank(Cell):
@@ -35,9 +39,28 @@ class Bank(Cell):
                 "write_data": In(width),
             }
         )
+        part = max(granularity, _MOST_BITS // depth)
+        self.part = Bank(width=part, depth=depth, granularity=granularity) if width > part else None
+
+    def cells(self) -> list[Cell]:
+        return [self.part] if self.part else []
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        if self.part:
+            for index in range(self.width // self.part.width):
+                bits = self.part.width
+                place(
+                    m,
+                    f"part_{index}",
+                    self.part,
+                    read_address=self.read_address,
+                    read_data=self.read_data.word_select(index, bits),
+                    write_mask=self.write_mask.word_select(index, bits // self.granularity),
+                    write_address=self.write_address,
+                    write_data=self.write_data.word_select(index, bits),
+                )
+            return m
         m.submodules.memory = memory = Memory(
             shape=self.width, depth=self.depth, init=[], attrs={"no_rw_check": 1}
         )

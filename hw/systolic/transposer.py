@@ -1,20 +1,12 @@
 """A rotator over small RAMs that turns columns of a tile into rows."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.cells import Cell
 from hw.config import Config
-
-
-def rotate_bytes(value: Value, by: Value, *, lanes: int, left: bool) -> Value:
-    """Rotate `lanes` bytes by a signal: left moves byte 0 to byte `by`."""
-    for stage in range((lanes - 1).bit_length()):
-        bits = 8 << stage
-        turned = value.rotate_left(bits) if left else value.rotate_right(bits)
-        value = Mux(by[stage], turned, value)
-    return value
+from hw.lanes import rotated
 
 
 class Transposer(Cell):
@@ -51,13 +43,9 @@ class Transposer(Cell):
         bits = (panel - 1).bit_length()
         column_bits = len(self.write_column)
         by = Signal(bits)
-        turned = Signal(8 * panel)
         widened = Signal(8 * panel)
-        m.d.comb += [
-            by.eq(self.write_column),
-            widened.eq(self.column),
-            turned.eq(rotate_bytes(widened, by, lanes=panel, left=True)),
-        ]
+        m.d.comb += [by.eq(self.write_column), widened.eq(self.column)]
+        turned = rotated(m, widened, by, left=True, name="turn_in")
         # RAM j holds an element of column c only where r = (j - c) mod W is below R.
         row1 = Signal(bits, reset_less=True)
         m.d.sync += row1.eq(self.read_row)
@@ -82,6 +70,6 @@ class Transposer(Cell):
         gathered = Signal(8 * panel)
         m.d.comb += [
             gathered.eq(Cat(outputs)),
-            self.row.eq(rotate_bytes(gathered, row1, lanes=panel, left=False)),
+            self.row.eq(rotated(m, gathered, row1, name="turn_out")),
         ]
         return m

@@ -32,6 +32,7 @@ MORE_SHAPES = [
     shape(4, 4, 1, axi_data_width=1024, queue_depth=64, acc_banks=2, acc_depth=16),
     shape(4, 16, 1, axi_data_width=128, sp_banks=32, scale_rows=16, stat_rows=16),
     shape(16, 16, 16, axi_data_width=256, queue_depth=1, row_engines=2, weight_bits=2),
+    shape(16, 16, 4, sp_depth=16384),
 ]
 
 

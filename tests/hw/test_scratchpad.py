@@ -11,6 +11,8 @@ from tests.hw.shapes import identify, shape
     [
         (shape(4, 4, 1), "icarus", 1800),
         (shape(4, 8, 8, sp_banks=8), "icarus", 1800),
+        # Banks so large that each is several memories.
+        (shape(16, 16, 4, sp_depth=16384), "verilator", 1800),
         pytest.param(shape(16, 16, 2, sp_banks=8), "verilator", 40_000, marks=pytest.mark.slow),
         pytest.param(shape(8, 32, 32), "verilator", 40_000, marks=pytest.mark.slow),
     ],
