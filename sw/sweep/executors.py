@@ -47,19 +47,33 @@ def executor(jobs: int | None, scheduler: str | None) -> Iterator[tuple[Executor
 
 def run(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a job's function in a worker."""
+    global _working
     try:
+        _working = True
         return function(*arguments)
     except SystemExit:
         # The pool would take it for a result, and the worker for its next job.
-        os._exit(128 + signal.SIGTERM)
+        os._exit(_TERMINATED)
+    finally:
+        _working = False
+
+
+_TERMINATED = 128 + signal.SIGTERM
+_working = False
+
+
+def _terminate(number: int, frame: object) -> None:
+    if _working:
+        # An exception, so that a tool in a process of its own is ended on the way.
+        sys.exit(_TERMINATED)
+    os._exit(_TERMINATED)
 
 
 def _start() -> None:
     """Prepare a worker: it leaves when it is told to, or when its parent is gone."""
     # The terminal sends Ctrl-C to all; who ends the workers is the parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # An exception, so that a tool in a process of its own is ended on the way.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_follow, daemon=True).start()
 
 
@@ -80,6 +94,13 @@ def _processes(jobs: int | None) -> Iterator[tuple[Executor, Alive]]:
         jobs or os.cpu_count(), multiprocessing.get_context("spawn"), initializer=_start
     )
     try:
+        # The first job starts the workers. They inherit that Ctrl-C waits: until `_start` it would
+        # end each with a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pool.submit(os.getpid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield pool, lambda: None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
