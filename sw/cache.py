@@ -17,7 +17,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = ("cocotb", "models", "quantized", "simulators", "verilog")
+KINDS = (
+    "accuracy",
+    "cocotb",
+    "models",
+    "programs",
+    "quantized",
+    "simulators",
+    "synth",
+    "verilog",
+)
 """Kinds of entries the project makes."""
 
 _STAGING = ".staging"

@@ -87,7 +87,7 @@ TARGETS: dict[str, Target] = {
         Target(
             name="xc7",
             description="AMD 7 series",
-            command="synth_xilinx -family xc7 -flatten",
+            command="synth_xilinx -family xc7 -flatten -noiopad -noclkbuf",
             cells={
                 **{f"LUT{size}": ("lut", 1) for size in range(1, 7)},
                 "INV": ("lut", 1),

