@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -118,8 +119,28 @@ def _cluster(address: str) -> Iterator[tuple[Executor, Alive]]:
         raise UserError(
             f"scheduler {address}: it needs Dask, pip install 'tilewright[sweep]'"
         ) from None
+    with _silent("distributed", "tornado", "asyncio"), _client(Client, address) as found:
+        yield found
+
+
+@contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """Nothing from the loggers of some packages: what ends a sweep is said in one line."""
+    known = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in names]
+    loggers = [one for one in map(logging.getLogger, known) if not one.disabled]
+    for one in loggers:
+        one.disabled = True
     try:
-        client = Client(address, timeout=ANSWER, set_as_default=False)
+        yield
+    finally:
+        for one in loggers:
+            one.disabled = False
+
+
+@contextmanager
+def _client(kind: Any, address: str) -> Iterator[tuple[Executor, Alive]]:
+    try:
+        client = kind(address, timeout=ANSWER, set_as_default=False)
     except (OSError, ValueError) as error:
         raise UserError(f"scheduler {address}: no answer: {error}") from error
 

@@ -1,5 +1,6 @@
 """Sweeps that run: resumed, over a cluster, in RTL, and what ends them."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -187,6 +188,45 @@ def test_the_same_over_a_cluster(model, table, tmp_path):
     ) as cluster:
         rows = run(model, tmp_path, scheduler=cluster.scheduler_address)
     assert figures(rows) == figures(table)
+
+
+def test_a_scheduler_that_dies_is_one_line(model, cache, tmp_path):
+    own = tmp_path / "cache"
+    own.mkdir()
+    (own / "models").symlink_to(cache / "models")
+    environment = {**os.environ, "TILEWRIGHT_CACHE": str(own)}
+    file = tmp_path / "scheduler.json"
+
+    def start(*words, **more):
+        return subprocess.Popen(
+            [sys.executable, "-m", *words], env=environment, cwd=ROOT, text=True, **more
+        )
+
+    def dask(*words):
+        return start("dask", *words, "--scheduler-file", str(file), stderr=subprocess.DEVNULL)
+
+    folder = tmp_path / "out"
+    scheduler = dask("scheduler", "--port", "0", "--no-dashboard")
+    worker = dask("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard")
+    try:
+        deadline = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        words = [*command(model, folder)[2:], "--scheduler", address]
+        process = start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while not stored(folder) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        scheduler.kill()
+        _, said = process.communicate(timeout=60)
+    finally:
+        for one in (worker, scheduler):
+            one.terminate()
+            one.wait(30)
+    assert process.returncode == 2
+    (line,) = said.strip().splitlines()
+    assert "finished points" in line
+    assert stored(folder)
 
 
 def test_points_that_cannot_be_are_rows(model, table, tmp_path):
