@@ -6,6 +6,7 @@ Bytes 0 … 11 are common to all: opcode, then four wait slots and four post slo
 """
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 COMMAND_BYTES = 64
@@ -364,3 +365,15 @@ LAYOUTS: dict[Opcode, dict[str, Field]] = {
 def all_fields(opcode: Opcode) -> dict[str, Field]:
     """Common fields and the opcode's own."""
     return {**COMMON, **LAYOUTS[opcode]}
+
+
+def parameter_rows(f: Mapping[str, int]) -> list[int]:
+    """Rows of a channel-parameter block that a VECTOR command with these fields fetches."""
+    rows: list[int] = []
+    if f["mul"] == Mul.CHANNEL:
+        rows += [0, 1]
+    if f["bias"] or f["post"] == Post.AFFINE:
+        rows += [2, 3]
+    if f["post"] != Post.NONE:
+        rows.append(PARAMETER_ROWS - 1)
+    return rows

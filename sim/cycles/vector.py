@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hw.commands import Mul, Opcode, Post, RowOp, Source
+from hw.commands import Opcode, Post, RowOp, Source, parameter_rows
 from hw.config import Config
 from hw.manifest import SP_READ_LATENCY
 from sim.cycles.clock import Clock, Event, Process
@@ -31,16 +31,6 @@ def drain(config: Config) -> int:
     levels = (config.lanes - 1).bit_length()
     statistics = 1 + -(-levels // 2) + 3
     return LANE + max(2, statistics) + 2
-
-
-def parameters(f: dict[str, int]) -> int:
-    """Parameter rows a group reads."""
-    rows = 0
-    if f["mul"] == Mul.CHANNEL:
-        rows += 2
-    if f["bias"] or f["post"] == Post.AFFINE:
-        rows += 2
-    return rows + (f["post"] != Post.NONE)
 
 
 class VectorUnit:
@@ -99,7 +89,7 @@ class VectorUnit:
         if not (f["m"] and f["panels"]):
             yield clock.now + 2
             return
-        needs = parameters(f)
+        needs = len(parameter_rows(f))
         lanes, panel, columns = config.lanes, config.panel, config.columns
         from_sp = f["source"] == Source.SP
         operand = from_sp or f["post"] == Post.RESIDUAL

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hw.commands import Opcode, RowOp
+from hw.commands import Opcode, RowOp, parameter_rows
 from hw.config import Config
 from hw.encoding import Command, Scalar
-from sw.program.footprint import parameter_rows
 
 MEMORY_LATENCY = 30
 """Cycles from an accepted address to the first beat."""

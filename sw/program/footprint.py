@@ -17,7 +17,6 @@ import numpy.typing as npt
 from hw.commands import (
     BYTE_OUTS,
     GROUP_ROWS,
-    PARAMETER_ROWS,
     Mul,
     Opcode,
     Out,
@@ -28,6 +27,7 @@ from hw.commands import (
     Stat,
     WeightFormat,
     XMode,
+    parameter_rows,
 )
 from hw.config import Config
 from hw.encoding import Command, Scalar
@@ -207,18 +207,6 @@ def _matmul(out: Footprint, f: Mapping[str, int], config: Config) -> None:
     if f["row_max"]:
         out.writes.append((TOP, _ranges(f["stat"], m)))
     out.writes.append((ACC, acc))
-
-
-def parameter_rows(f: Mapping[str, int]) -> list[int]:
-    """The rows of a channel-parameter block that a vector command fetches."""
-    rows: list[int] = []
-    if f["mul"] == Mul.CHANNEL:
-        rows += [0, 1]
-    if f["bias"] or f["post"] == Post.AFFINE:
-        rows += [2, 3]
-    if f["post"] != Post.NONE:
-        rows.append(PARAMETER_ROWS - 1)
-    return rows
 
 
 def _vector(out: Footprint, f: Mapping[str, int], config: Config) -> None:
