@@ -107,6 +107,10 @@ class MatmulUnit(Cell):
         sub = Signal(sub_bits)
         panel_address = Signal(16, reset_less=True)
         acc_tile = Signal(16, reset_less=True)
+        # This row's word in the panel and in the accumulators: registers, as who reads the
+        # scratchpad behind the feeder waits for its address, and the hazard for the other.
+        row_address = Signal(16, reset_less=True)
+        acc_row = Signal(16, reset_less=True)
         column = Signal(17, reset_less=True)  # the tile's first
         tile_ready = Signal()
         ready = Signal()
@@ -131,27 +135,38 @@ class MatmulUnit(Cell):
         with m.Elif(issue & first_row):
             m.d.sync += ready.eq(0)
         with m.If(issue):
-            m.d.sync += row.eq(row + 1)
+            m.d.sync += [
+                row.eq(row + 1),
+                row_address.eq(row_address + (~bytes_mode | row[0])),
+                acc_row.eq(acc_row + 1),
+            ]
             with m.If(last_row):
-                m.d.sync += row.eq(0)
+                next_panel = Signal.like(panel_address)
+                next_tile = Signal.like(acc_tile)
+                m.d.comb += [next_panel.eq(panel_address), next_tile.eq(acc_tile)]
+                m.d.sync += [
+                    row.eq(0),
+                    panel_address.eq(next_panel),
+                    row_address.eq(next_panel),
+                    acc_tile.eq(next_tile),
+                    acc_row.eq(next_tile),
+                ]
                 walk.advance(m)
                 with m.If(walk.k_reset):
-                    m.d.sync += [sub.eq(0), panel_address.eq(command.x_addr)]
+                    m.d.sync += sub.eq(0)
+                    m.d.comb += next_panel.eq(command.x_addr)
                 with m.Elif(walk.k_step):
                     with m.If(sub == subs - 1):
-                        m.d.sync += [
-                            sub.eq(0),
-                            panel_address.eq(panel_address + command.x_stride),
-                        ]
+                        m.d.sync += sub.eq(0)
+                        m.d.comb += next_panel.eq(panel_address + command.x_stride)
                     with m.Else():
                         m.d.sync += sub.eq(sub + 1)
                 with m.If(walk.n_reset):
-                    m.d.sync += [acc_tile.eq(command.acc_addr), column.eq(0)]
+                    m.d.sync += column.eq(0)
+                    m.d.comb += next_tile.eq(command.acc_addr)
                 with m.Elif(walk.n_step):
-                    m.d.sync += [
-                        acc_tile.eq(acc_tile + command.acc_stride),
-                        column.eq(column + config.columns),
-                    ]
+                    m.d.sync += column.eq(column + config.columns)
+                    m.d.comb += next_tile.eq(acc_tile + command.acc_stride)
 
         def start(source: data.View) -> list:
             return [
@@ -161,7 +176,9 @@ class MatmulUnit(Cell):
                 row.eq(0),
                 sub.eq(0),
                 panel_address.eq(source.x_addr),
+                row_address.eq(source.x_addr),
                 acc_tile.eq(source.acc_addr),
+                acc_row.eq(source.acc_addr),
                 column.eq(0),
             ]
 
@@ -176,7 +193,7 @@ class MatmulUnit(Cell):
         m.d.comb += [
             # A row held by a hazard keeps its port: the other readers' grants need not wait for it.
             self.feeder_read_valid.eq(wants),
-            self.feeder_read_address.eq(panel_address + Mux(bytes_mode, row >> 1, row)),
+            self.feeder_read_address.eq(row_address),
             self.scale_address.eq(command.scale + row),
         ]
 
@@ -248,7 +265,7 @@ class MatmulUnit(Cell):
         control = Signal(control_shape)
         m.d.comb += [
             control.accumulate.eq(command.accumulate | (walk.k != 0)),
-            control.address.eq(acc_tile + row),
+            control.address.eq(acc_row),
             control.top.eq(command.row_max & (walk.k + 1 == command.kt)),
             control.top_first.eq(walk.n == 0),
             control.top_stat.eq(command.stat + row),

@@ -145,22 +145,28 @@ class Statistics(Cell):
         f1 = Signal(signed(F1_BITS), reset_less=True)
         f2 = Signal(F2_BITS, reset_less=True)
         largest = Signal(16, reset_less=True)
-        old_sum = Mux(start, 0, self.f1)
-        none = -(1 << (F1_BITS - 1))
-        old_maximum = Mux(start, none, self.f1)
-        old_f2 = Mux(start, 0, self.f2)
-        old_magnitude = Mux(start, 0, self.stored_magnitude)
         moments = self.stat_op == Stat.MOMENTS
+        # Block RAM gives its word late in the cycle: what does without it is chosen apart, and
+        # sums and comparisons take it as it comes.
+        none = -(1 << (F1_BITS - 1))
+        fresh1 = Mux(moments, total, Mux(any_valid, maximum, none))
+        added2 = Mux(moments, square, total)
         m.d.sync += [
             f1.eq(
                 Mux(
-                    moments,
-                    old_sum + total,
-                    Mux(any_valid & (maximum > old_maximum), maximum, old_maximum),
+                    start,
+                    fresh1,
+                    Mux(
+                        moments,
+                        self.f1 + total,
+                        Mux((maximum > self.f1) & any_valid, maximum, self.f1),
+                    ),
                 )
             ),
-            f2.eq(old_f2 + Mux(moments, square, total)),
-            largest.eq(Mux(magnitude > old_magnitude, magnitude, old_magnitude)),
+            f2.eq(Mux(start, added2, self.f2 + added2)),
+            largest.eq(
+                Mux(start | (magnitude > self.stored_magnitude), magnitude, self.stored_magnitude)
+            ),
         ]
         write = Signal(3)
         m.d.sync += write.eq(
