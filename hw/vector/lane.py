@@ -296,7 +296,7 @@ class Lane(Cell):
             m.d.comb += g14.eq(below_value)
         with m.Else():
             m.d.comb += g14.eq(value14)
-        g = delay("g", register("g_15", signed(16), g14), 15, 21)
+        g = delay("g", register("g_15", signed(16), g14), 15, 20)
 
         # 15 … 21: the channel's multiplier, residual, affine, smoothing.
         residual = self.post == Post.RESIDUAL
@@ -319,25 +319,32 @@ class Lane(Cell):
         sum_bits = BASE_BITS + 2
         sum19 = register("sum19", signed(sum_bits), addend + (parts18 >> 1) + parts18[0])
         parts20 = register("parts20", signed(sum_bits + 1), rsh_parts(sum19, self.shift2))
-        y21 = register("y21", signed(sum_bits), (parts20 >> 1) + parts20[0])
-        y = Signal(signed(sum_bits))
-        m.d.comb += y.eq(Mux(self.post == Post.NONE, g[21], y21))
-        out22 = Signal(signed(17), reset_less=True)
-        symmetric = Signal(signed(16))
-        m.d.comb += symmetric.eq(
-            Mux(y > SYM16_MAX, SYM16_MAX, Mux(y < -SYM16_MAX, -SYM16_MAX, y[:16].as_signed()))
+        # What is written is chosen before the last stage: saturation fills that one.
+        y = register(
+            "y21",
+            signed(sum_bits),
+            Mux(self.post == Post.NONE, g[20], (parts20 >> 1) + parts20[0]),
         )
+        out22 = Signal(signed(17), reset_less=True)
+        over, under = Signal(), Signal()
+        m.d.comb += [over.eq(y > SYM16_MAX), under.eq(y < -SYM16_MAX)]
+
+        def symmetric(value: Value, bits: int) -> Value:
+            """The value where y is in range; of the bounds ±0x7F7F both bytes are ±127."""
+            bound = SYM16_MAX & ((1 << (bits - 1)) - 1)
+            return Mux(over, bound, Mux(under, -bound, value[:bits].as_signed()))
+
         with m.Switch(self.out):
             with m.Case(OutFormat.S8):
                 m.d.sync += out22.eq(saturate(y, 8))
             with m.Case(OutFormat.U8):
                 m.d.sync += out22.eq(Mux(y < 0, 0, Mux(y[8:].any(), 255, y[:8])))
             with m.Case(OutFormat.SYM16):
-                m.d.sync += out22.eq(symmetric)
+                m.d.sync += out22.eq(symmetric(y, 16))
             with m.Case(OutFormat.HIGH):
-                m.d.sync += out22.eq((symmetric + 128) >> 8)
+                m.d.sync += out22.eq(symmetric((y[:16].as_signed() + 128) >> 8, 8))
             with m.Case(OutFormat.LOW):
-                m.d.sync += out22.eq(symmetric[:8].as_signed())
+                m.d.sync += out22.eq(symmetric(y, 8))
             with m.Case(OutFormat.WRAP16):
                 m.d.sync += out22.eq(base[21][:16].as_signed())
             with m.Default():
