@@ -147,9 +147,12 @@ def command(
     emit_tables(tables, json_path=json_path, keys=["path"], notes=notes, extra=extra)
 
 
+KIND = "synth"
+
+
 def kept_unit(key: str, build: Callable[[Path], None]) -> Path:
     """A unit as Yosys made it, from the cache: the next machine may have the same."""
-    return build_once(cache_dir() / "synth" / key, build)
+    return build_once(cache_dir() / KIND / key, build)
 
 
 _SITES = ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD", "MULT18X18D", "TRELLIS_IO")

@@ -34,11 +34,14 @@ def test_where_it_is(monkeypatch, tmp_path):
 
 
 def test_kinds():
+    from sw.cli import synth
     from sw.driver.simulators import COCOTB, SIMULATORS, VERILOG
     from sw.models import fetch
     from sw.quantize import quantize
+    from sw.sweep.measure import ACCURACY, PROGRAMS
 
-    assert {COCOTB, SIMULATORS, VERILOG, fetch.KIND, quantize.KIND} == set(cache.KINDS)
+    own = {fetch.KIND, quantize.KIND, synth.KIND}
+    assert {ACCURACY, COCOTB, PROGRAMS, SIMULATORS, VERILOG, *own} == set(cache.KINDS)
 
 
 def test_imports_nothing_heavy():

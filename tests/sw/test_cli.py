@@ -211,7 +211,7 @@ def test_cache_list_and_clear(capsys):
     assert entry.is_dir()
     capsys.readouterr()
     assert sw.cli.call(["cache", "clear", "model"]) == 2
-    assert "'model' is unknown; one of cocotb, models," in capsys.readouterr().err
+    assert "'model' is unknown; one of accuracy, cocotb, models," in capsys.readouterr().err
     with cache.lock(entry):
         assert sw.cli.call(["cache", "clear"]) == 1
     assert "models/one" in capsys.readouterr().err
