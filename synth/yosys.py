@@ -23,7 +23,6 @@ _LATCH_COUNT = re.compile(r"^(\d+) objects\.$", re.MULTILINE)
 
 Keep = Callable[[str, Callable[[Path], None]], Path]
 
-
 _VERILOG, _LATCHES, _CELLS = "unit.v", "latches.txt", "cells.json"
 _NETLIST, _PACKED = "netlist.json", "netlist.json.gz"
 _MODULES = '"modules": {'
@@ -193,6 +192,7 @@ def synthesize(
     folder: Path,
     *,
     keep: Keep | None = None,
+    netlist: bool = True,
     timeout: float | None = None,
     tell: Callable[[str, int, int], None] | None = None,
 ) -> Synthesis:
@@ -206,6 +206,8 @@ def synthesize(
     keep : callable, optional
         Given a unit's key and what builds it into a folder, gives a folder where that is done: so
         that a unit that several machines have is synthesised once.
+    netlist : bool
+        Write the netlist: of a large array it is hundreds of megabytes.
     timeout : float, optional
         Seconds that all may take.
     tell : callable, optional
@@ -245,7 +247,8 @@ def synthesize(
             key = unit.key(_script(unit, target), version("pyosys"))
             places[unit.module] = keep(key, partial(build, unit))
     path = folder / _NETLIST
-    _join(places.values(), path)
+    if netlist:
+        _join(places.values(), path)
     counted = read_counts(
         {name: (place / _CELLS).read_text(encoding="utf-8") for name, place in places.items()},
         target,

@@ -259,12 +259,14 @@ def _synthesize(target_name: str, pnr: bool, config: "Config", folder: Path) -> 
     from synth.targets import target
     from synth.yosys import synthesize
 
-    made = synthesize(config, target(target_name), folder, keep=kept_unit)
+    made = synthesize(config, target(target_name), folder, keep=kept_unit, netlist=pnr)
     units = {unit.unit: unit.resources.times(unit.count) for unit in made.units}
     total = made.resources
-    fmax = place_and_route(made).fmax if pnr else None
-    # Hundreds of megabytes of a large array; the units are in the cache.
-    made.netlist.unlink()
+    fmax = None
+    if pnr:
+        fmax = place_and_route(made).fmax
+        # Its units are in the cache.
+        made.netlist.unlink()
     return {
         "lut": total.lut,
         "ff": total.ff,
