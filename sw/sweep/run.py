@@ -128,8 +128,9 @@ def sweep(
                     rows.update(runner.measure(points))
                 rows.update(runner.simulate(rows, rtl))
             finally:
-                if runner.known:
-                    export(list(runner.known.values()), folder)
+                # One point measured again is no table.
+                if only is None:
+                    runner.export()
     if all(row["status"] == INFEASIBLE for row in rows.values()):
         reason = next(iter(rows.values()))["reason"]
         raise UserError(f"no point of the space is feasible; the first one: {reason}")
@@ -191,8 +192,8 @@ class _Runner:
     synthesize: Synthesize | None
     tell: Tell
     again: bool
-    known: dict[str, Row] = field(default_factory=dict)
-    """Rows of this sweep so far, by id."""
+    ids: dict[str, None] = field(default_factory=dict)
+    """Of the points of this sweep so far, in order."""
     results: dict[Hashable, Any] = field(default_factory=dict)
     """Of jobs by their keys: columns, or an exception."""
     done: float = 0
@@ -206,11 +207,12 @@ class _Runner:
         """Rows of points: from the store, or measured now."""
         rows: dict[Point, Row] = {}
         todo = []
+        self.ids |= dict.fromkeys(point.id(self.work) for point in points)
         for point in points:
             row = self.stored.get(point.id(self.work))
             current = row is not None and row["versions"] == self.versions
             if row is not None and current and row["status"] in (DONE, INFEASIBLE):
-                rows[point] = self.known[row["point"]] = row
+                rows[point] = row
                 continue
             try:
                 _ = point.config
@@ -224,6 +226,14 @@ class _Runner:
                 rows[point] = self._finish(point)
         # Points end in any order; the table is the space's.
         return {point: rows[point] for point in points}
+
+    def export(self) -> None:
+        """Write the tables; the store knows what is finished, whenever this is interrupted."""
+        stored = self.store.rows()
+        found = [stored[one] for one in self.ids if one in stored]
+        rows = [row for row in found if row["versions"] == self.versions]
+        if rows:
+            export(rows, self.folder)
 
     def _prepare(self, points: Sequence[Point]) -> None:
         precisions = list(dict.fromkeys(point.precision for point in points))
@@ -309,7 +319,6 @@ class _Runner:
         )
         row |= time_of(row, self.work)
         self.store.put(row, point.spec(self.work))
-        self.known[row["point"]] = row
         return row
 
     def simulate(self, rows: dict[Point, Row], count: int) -> dict[Point, Row]:
@@ -330,7 +339,7 @@ class _Runner:
                 error = row["cycles"] / result["rtl_cycles"] - 1
                 row = {**row, **result, "rtl_error": error}
             self.store.put(row, point.spec(self.work))
-            self.known[row["point"]] = made[point] = row
+            made[point] = row
             self.done += _weight(point)
             self.tell(self.done, self.total, f"{point.name} in RTL")
         return made

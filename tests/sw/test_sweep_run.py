@@ -21,7 +21,7 @@ from sw.models.text import sentences
 from sw.sweep.point import COLUMNS, Point
 from sw.sweep.run import sweep
 from sw.sweep.space import Space
-from sw.sweep.store import NAME, from_csv
+from sw.sweep.store import NAME, Store, from_csv
 from tests.sw.small_bert import CONFIG, JSON, tensors, write
 from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
 
@@ -178,6 +178,31 @@ def test_a_sweep_that_was_broken_off_goes_on(number, model, table, cache, tmp_pa
     assert figures(rows) == figures(table)
     assert {point: row for point, row in stored(folder).items() if point in kept} == kept
     assert len(stored(folder)) == len(table)
+
+
+def test_tables_have_what_the_store_has(model, tmp_path, monkeypatch):
+    space = Space({"array": [4, 8], "lanes": ["C/4", "C/2"], "sequence": [16]})
+    put = Store.put
+
+    def interrupted(store, row, spec):
+        put(store, row, spec)
+        if len(store.rows()) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, tmp_path, space)
+    tables = (tmp_path / "points.csv").read_bytes()
+    kept = {row["point"]: row for row in from_csv(tables)}
+    assert kept == stored(tmp_path)
+    assert len(kept) == 3
+    # One point measured again is in the store, and leaves the tables alone.
+    (again,) = run(model, tmp_path, space, only=list(kept)[1])
+    assert figures([again]) == figures([kept[again["point"]]])
+    assert (tmp_path / "points.csv").read_bytes() == tables
+    rows = run(model, tmp_path, space)
+    assert from_csv((tmp_path / "points.csv").read_bytes()) == rows
 
 
 def test_the_same_over_a_cluster(model, table, tmp_path):
