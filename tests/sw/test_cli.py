@@ -150,9 +150,11 @@ def test_exit_code_of_a_command(monkeypatch):
     assert sw.cli.call(["presets"]) == 1
 
 
-def test_presets_as_table_and_json(capsys, tmp_path):
+def test_presets_as_table_and_json(capsys, tmp_path, monkeypatch):
     from hw.config import PRESETS
 
+    # A narrow terminal folds names.
+    monkeypatch.setenv("COLUMNS", "120")
     path = tmp_path / "presets.json"
     assert sw.cli.call(["presets", "--json", str(path)]) == 0
     out = capsys.readouterr().out
@@ -189,6 +191,19 @@ def test_a_json_file_is_never_half_written(tmp_path):
         _output.write_json({"a": object()}, str(path))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_to_a_json_file_stays_one(tmp_path):
+    link = tmp_path / "link.json"
+    link.symlink_to("target.json")
+    for number in (1, 2):
+        _output.write_json({"a": number}, str(link))
+        assert link.is_symlink()
+        assert json.loads((tmp_path / "target.json").read_text()) == {"a": number}
+    link.unlink()
+    link.symlink_to("no-such-folder/x.json")
+    with pytest.raises(FileNotFoundError, match=r"link\.json"):
+        _output.write_json({}, str(link))
 
 
 @pytest.mark.parametrize(
