@@ -118,7 +118,8 @@ class Results:
 
     def __post_init__(self) -> None:
         if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            # Bytes: the cut may be within a character.
+            for line in self.path.read_bytes().splitlines():
                 try:
                     row = Row(**json.loads(line))
                 except (ValueError, TypeError):
@@ -150,7 +151,11 @@ class Results:
                 seconds=round(time.perf_counter() - begun, 3),
             )
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+            line = json.dumps(asdict(row), ensure_ascii=False).encode() + b"\n"
+            with self.path.open("a+b") as file:
+                file.seek(max(0, file.tell() - 1))
+                # A last line that was cut off must not swallow this one.
+                cut = file.read() not in (b"", b"\n")
+                file.write(b"\n" * cut + line)
             self.rows[key] = row
         return self.rows[key]
