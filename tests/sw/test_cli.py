@@ -1,6 +1,7 @@
 """The command line: what it prints, its exit codes, its errors in one line."""
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -191,6 +192,32 @@ def test_a_json_file_is_never_half_written(tmp_path):
         _output.write_json({"a": object()}, str(path))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_on_a_standard_output_of_ascii(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    _output.write_json({"text": "½"}, "-")
+    out.seek(0)
+    assert json.load(out) == {"text": "½"}
+
+
+def test_tables_on_a_standard_output_of_ascii():
+    root = str(Path(sw.cli.__file__).parents[2])
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": root}
+    shown = subprocess.run(
+        [sys.executable, "-m", "sw", "presets"], env=env, check=True, capture_output=True
+    ).stdout
+    assert b"16?16" in shown
+
+
+def test_progress_shows_texts_as_they_are():
+    bar = _output.progress("text", "detail", "bar", "count", "time", "spinner")
+    bar.add_task("models/[/x]", detail="[red]")
+    bar.console.width = 200
+    with bar.console.capture() as shown:
+        bar.console.print(bar.get_renderable())
+    assert "models/[/x] [red]" in shown.get()
 
 
 def test_a_link_to_a_json_file_stays_one(tmp_path):

@@ -104,5 +104,10 @@ def test_refusals_before_the_work(arguments, message, tmp_path, monkeypatch, cap
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_model_s_name_is_no_markup(capsys):
+    assert sw.cli.call(["demo", "--model", "[/x]"]) == 2
+    assert "'[/x]' is neither a known model" in capsys.readouterr().err
+
+
 def test_most_sentences():
     assert len(set(Demo.texts(MOST_SENTENCES))) == MOST_SENTENCES
