@@ -19,7 +19,7 @@ from sw.bench.results import Item, Results, Row, Unavailable, source_hash
 from sw.bench.sizes import BERT_BASE, MINILM, Gemm, array_cycles, bus_cycles
 from sw.cli.bench import command
 from sw.driver.backends import BACKENDS
-from sw.errors import ResultError
+from sw.errors import ResultError, UserError
 from tests.sw.small_bert import CONFIG, small_bert
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
@@ -182,6 +182,36 @@ def test_command(fake, tmp_path):
     assert "| 42 |" in text and "old" not in text  # noqa: PT018
 
 
+@pytest.mark.parametrize("content", [b"<!-- bench p -->\nold\n", b"\xff"])
+def test_a_page_that_cannot_be_filled_is_refused_first(fake, tmp_path, content):
+    page = tmp_path / "page.md"
+    page.write_bytes(content)
+    result = CliRunner().invoke(command, ["-o", str(tmp_path), "--page", str(page)])
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception).startswith(f"--page {page}: ")
+    assert not fake
+    assert page.read_bytes() == content
+
+
+def test_a_generator_that_fails_does_not_end_the_others(monkeypatch, tmp_path):
+    monkeypatch.setattr(speed.sys, "executable", "/bin/false")
+    (item,) = (item for item in speed.items(quick=True) if item.spec["what"] == "generate")
+    monkeypatch.setattr(parts, "PARTS", {"p": fake_part([item])})
+    bench = Bench(Results(tmp_path / "results.jsonl"))
+    bench.measure(["p"], quiet, lambda item, ok: None)
+    ((_, reason),) = bench.failed
+    assert "generate" in reason
+
+
+def test_outputs_appear_whole(fake, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench p -->\n<!-- end -->\n")
+    written: list[str] = []
+    monkeypatch.setattr("sw.cli.bench.write_whole", lambda path, data: written.append(path.name))
+    CliRunner().invoke(command, ["-o", str(tmp_path), "--page", str(page)])
+    assert written == ["bench.md", "page.md"]
+
+
 def test_unknown_part():
     result = CliRunner().invoke(command, ["nothing"])
     assert "part 'nothing' is unknown" in str(result.exception)
@@ -202,7 +232,7 @@ def test_insert():
     once = insert(page, "b", r"\1 new" + "\n")
     assert once == page.replace("2\n", "\\1 new\n")
     assert insert(once, "b", "2\n") == page
-    with pytest.raises(ValueError, match="0 places marked <!-- bench c -->"):
+    with pytest.raises(UserError, match="0 places marked <!-- bench c -->"):
         insert(page, "c", "")
 
 
