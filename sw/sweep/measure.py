@@ -24,8 +24,6 @@ from hw.config import Config
 from hw.manifest import manifest_hash
 from sim.cycles import Memory, predict
 from sim.native.simulator import BusOptions
-from sw.bench.results import source_hash
-from sw.bench.runs import traffic
 from sw.cache import build_once, cache_dir, lock
 from sw.compiler import compile_layer, compile_model
 from sw.errors import UserError
@@ -36,12 +34,14 @@ from sw.models.tokenize import Tokenizer
 from sw.program import Executable
 from sw.program.file import load as load_program
 from sw.program.file import save as save_program
+from sw.program.traffic import traffic
 from sw.quantize.calibrate import calibrate, calibration_ids
 from sw.quantize.evaluation import evaluate, evaluation_ids
 from sw.quantize.fingerprint import fingerprint
 from sw.quantize.formats import QModel
 from sw.quantize.precision import parse_precision
 from sw.quantize.quantize import Quantizer, quantize_model
+from sw.sources import source_hash
 from sw.sweep.point import Point, Work
 
 Found = dict[str, Any]
