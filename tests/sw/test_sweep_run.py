@@ -1,5 +1,6 @@
 """Sweeps that run: resumed, over a cluster, in RTL, and what ends them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -95,11 +96,10 @@ def test_every_point_is_measured(table, model):
 
 def test_a_finished_sweep_measures_nothing(model, table, tmp_path):
     assert figures(run(model, tmp_path)) == figures(table)
-    begun, told = time.perf_counter(), []
+    told = []
     again = run(model, tmp_path, tell=lambda *what: told.append(what))
     assert not told
     assert figures(again) == figures(table)
-    assert time.perf_counter() - begun < 5
     assert from_csv((tmp_path / "points.csv").read_bytes()) == again
 
 
@@ -134,10 +134,14 @@ def stored(folder):
 
 def below(session):
     """Processes of a session that are alive."""
-    found = subprocess.run(
-        ["ps", "-s", str(session), "-o", "stat="], capture_output=True, text=True
-    )
-    return [line for line in found.stdout.split() if not line.startswith("Z")]
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            # The name, in parentheses, may hold blanks and parentheses.
+            state, _, _, of = stat.read_text(errors="replace").rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                found.append(stat.parent.name)
+    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -235,9 +239,12 @@ def test_a_scheduler_that_dies_is_one_line(model, cache, tmp_path):
     worker = dask("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard")
     try:
         deadline = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < deadline:
+        address = None
+        while address is None and time.monotonic() < deadline:
+            # Dask writes it in place: it may be there in part.
+            with contextlib.suppress(OSError, ValueError):
+                address = json.loads(file.read_text())["address"]
             time.sleep(0.1)
-        address = json.loads(file.read_text())["address"]
         words = [*command(model, folder)[2:], "--scheduler", address]
         process = start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         while not stored(folder) and time.monotonic() < deadline:
