@@ -12,12 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from sw.sources import ROOT, source_hash
 
 Tell = Callable[[str], None]
 """Told what is being done, a few words."""
-
-_SUFFIXES = (".py", ".h", ".cpp", ".json", ".toml")
 
 
 class Unavailable(Exception):
@@ -69,22 +67,6 @@ class Row:
 
 Found = dict[str, list[Row]]
 """Rows by part, in the order of the part's items."""
-
-
-@functools.cache
-def source_hash(sources: tuple[str, ...], root: Path = ROOT) -> str:
-    """SHA-256 over the files named, and those in the folders named."""
-    digest = hashlib.sha256()
-    for source in sources:
-        path = root / source
-        if not path.exists():
-            raise FileNotFoundError(path)
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file() and file.suffix in _SUFFIXES:
-                digest.update(f"{file.relative_to(root).as_posix()}\n".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 @functools.cache

@@ -19,10 +19,11 @@ from sim.native.build import LIBRARY, build
 from sim.toolchain import run
 from sw.bench.markdown import Table
 from sw.bench.part import Part, array, number, pick
-from sw.bench.results import ROOT, Found, Item, Tell
+from sw.bench.results import Found, Item, Tell
 from sw.bench.runs import RTL, SOURCES, layer_work, simulate
 from sw.bench.sizes import MINILM
 from sw.driver.simulators import generated
+from sw.sources import ROOT
 
 NAME = "speed"
 GOALS = {"default": (100_000, 120), "huge": (None, 900)}

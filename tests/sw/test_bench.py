@@ -15,11 +15,12 @@ from sw.bench import drawn, error, layers, onnx_runtime, parts, peers, runs, spe
 from sw.bench.markdown import Table, insert, section
 from sw.bench.part import Part
 from sw.bench.parts import PARTS, Bench
-from sw.bench.results import Item, Results, Row, Unavailable, source_hash
+from sw.bench.results import Item, Results, Row, Unavailable
 from sw.bench.sizes import BERT_BASE, MINILM, Gemm, array_cycles, bus_cycles
 from sw.cli.bench import command
 from sw.driver.backends import BACKENDS
 from sw.errors import ResultError, UserError
+from sw.sources import source_hash
 from tests.sw.small_bert import CONFIG, small_bert
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
