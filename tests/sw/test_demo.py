@@ -2,8 +2,11 @@
 
 import re
 import shlex
+import time
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -82,6 +85,38 @@ def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
     wanted = command.make_context("demo", given).params
     changed = {"texts": ("the cat's mat",), "trace": Path("layer.fst"), "workers": 2}
     assert asked == wanted | changed
+
+
+def test_an_interrupt_gives_up_what_runs(tmp_path, monkeypatch):
+    demo = Demo(model_folder(tmp_path), layer=0, config=preset_config("tiny"), sequence=12)
+    samples = demo.samples(["a dog", "a cat", "the cat's mat"])
+    opened, running, ends = Device.open, Event(), []
+
+    def simulates(*_, progress, **__):
+        running.set()
+        try:
+            for cycles in range(300):
+                progress(cycles)
+                time.sleep(0.01)
+            ends.append("the end of the simulation")
+        except CancelledError:
+            ends.append("given up")
+            raise
+
+    def interrupted(*_, **__):
+        assert running.wait(10)
+        raise KeyboardInterrupt
+
+    def open_device(backend, config, **options):
+        device = opened("iss", config)
+        monkeypatch.setattr(device, "run", simulates if backend == "verilator" else interrupted)
+        return device
+
+    monkeypatch.setattr(Device, "open", open_device)
+    with pytest.raises(KeyboardInterrupt):
+        list(demo.run(samples, workers=1))
+    # One was under way, the others did not start.
+    assert ends == ["given up"]
 
 
 @pytest.mark.parametrize(
