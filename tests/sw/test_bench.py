@@ -321,7 +321,15 @@ def test_error_tables():
         "error": [a_row(case.item(runs.RTL), 1000), a_row(case.item(runs.MODEL), 1030)],
     }
     (table,) = error.tables(found)
-    assert table.rows[0][3:] == ["1,000", "1,030", "3.00%, missed"]
+    assert table.header[2] == "on chip"
+    assert table.rows[0][1:] == [
+        "tiny, 4×4",
+        "103 KiB",
+        "30",
+        "1,000",
+        "1,030",
+        "3.00%, missed",
+    ]
     assert "over 1 programs: at most 3.00%" in table.notes[0]
 
 
@@ -338,7 +346,9 @@ def test_peer_tables():
         ],
     }
     arrays, processors = peers.tables(found)
-    assert arrays.rows == [["MiniLM", "128", "16×16", "–", "–", "933,888 (100.0%)", "–"]]
+    assert arrays.rows == [["MiniLM", "128", "16×16", "647 KiB", "–", "–", "933,888 (100.0%)", "–"]]
+    assert arrays.header[3] == "on chip"
+    assert "`default`, 647 KiB on chip, takes 5,000,000 cycles" in processors.notes[-1]
     assert processors.rows[1] == ["int8", "10.0 ms", "20.0 ms", "500 MHz"]
 
 
@@ -346,7 +356,15 @@ def test_speed_tables():
     rows = [a_row(item) for item in speed.items(quick=False)]
     (table,) = speed.tables({"speed": rows})
     assert [row[0] for row in table.rows] == ["tiny", "small", "default", "large", "huge"]
-    assert table.rows[2][4:] == ["2 s (≤ 120)", "1 s", "100,000 (≥ 100,000)"]
+    assert table.header[2] == "on chip"
+    assert [row[2] for row in table.rows] == [
+        "103 KiB",
+        "199 KiB",
+        "647 KiB",
+        "1,287 KiB",
+        "5,131 KiB",
+    ]
+    assert table.rows[2][5:] == ["2 s (≤ 120)", "1 s", "100,000 (≥ 100,000)"]
 
 
 def test_peers_that_are_not_there(monkeypatch):
