@@ -44,6 +44,8 @@ class Draft:
         `weights` and `free` (low, high).
     acc_first, acc_count, scale_first, scale_count, stat_first, stat_count : int
         Rows of the other memories in use.
+    rows : int
+        The most a command may have that touches scale rows and statistics.
     order : Order
         The commands.
     machine : Machine
@@ -72,6 +74,7 @@ class Draft:
         self.scale_first = self.integer(0, config.scale_rows - self.scale_count)
         self.stat_count = min(config.stat_rows, 32)
         self.stat_first = self.integer(0, config.stat_rows - self.stat_count)
+        self.rows = min(self.scale_count, self.stat_count)
         self.partition()
         self.order = Order(
             self.rng,

@@ -39,11 +39,10 @@ def _prepare(draft: Draft) -> None:
     """Give every memory of the machine values that the program knows."""
     load_arena(draft)
     matmul(draft, whole=True)
-    rows = min(draft.stat_count, draft.scale_count)
     vector(
         draft,
         plain(source=Source.SP, stat_op=Stat.MOMENTS, first=1),
-        {"m": rows, "panels": 1, "valid": draft.config.panel, "row0": 0}
+        {"m": draft.rows, "panels": 1, "valid": draft.config.panel, "row0": 0}
         | {"stat": draft.stat_first},
     )
     row(draft, RowOp.RSQRT, draft.stat_first, draft.stat_count)
@@ -56,8 +55,10 @@ def _finish(draft: Draft) -> None:
     store_words(draft, draft.first, draft.end - draft.first)
     config = draft.config
     low = draft.free[0]
-    m = min(draft.acc_count, 32)
-    panels = -(-draft.acc_count * config.columns // (m * config.panel))
+    # A row of a panel is a word of each of its tiles.
+    rows = draft.acc_count * config.columns // config.panel
+    m = min(rows, draft.rows)
+    panels = rows // m
     whole = {"m": m, "panels": panels, "valid": panels * config.panel, "row0": 0}
     acc = {"acc_addr": draft.acc_first, "acc_stride": m}
     size = m * panels

@@ -10,13 +10,14 @@ def matmul(draft: Draft, whole: bool = False) -> None:
     """One product; the whole one gives all accumulators and row maxima values."""
     config = draft.config
     rows, columns, width = config.rows, config.columns, config.panel
-    m, kt, nt = draft.integer(1, 24), draft.integer(1, 5), draft.integer(1, 4)
+    most = draft.scale_count
+    m, kt, nt = draft.integer(1, min(24, most)), draft.integer(1, 5), draft.integer(1, 4)
     if draft.chance(0.2):
-        m = draft.choose([1, 2, rows, 8])
+        m = draft.choose([1, 2, min(rows, most), 8])
     mode = draft.choose([int(v) for v in XMode])
     accumulate = draft.integer(0, 1)
     if whole:
-        m = min(draft.acc_count, draft.stat_count)
+        m = min(draft.acc_count, draft.rows)
         kt, nt, accumulate = draft.integer(1, 2), draft.acc_count // m, 0
     transposed = draft.integer(0, 1)
     k_panels, n_panels = -(-kt * rows // width), -(-nt * columns // width)

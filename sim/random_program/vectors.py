@@ -65,7 +65,7 @@ def random_flags(draft: Draft) -> dict[str, int]:
 def random_shape(draft: Draft, most: int = 24) -> dict[str, int]:
     """Rows, panels and which columns are valid."""
     width = draft.config.panel
-    m, panels = draft.integer(1, most), draft.integer(1, 3)
+    m, panels = draft.integer(1, min(most, draft.rows)), draft.integer(1, 3)
     if draft.chance(0.2):
         m = 1
     columns = panels * width

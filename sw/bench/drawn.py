@@ -14,7 +14,7 @@ from sw.bench.markdown import Table
 from sw.bench.part import Part, array, kib, number
 from sw.bench.results import Found, Item, Tell
 from sw.bench.runs import MODEL, item, layer_work
-from sw.bench.sizes import LayerSize, array_cycles, bus_cycles
+from sw.bench.sizes import LayerSize, array_cycles, bus_cycles, up
 from sw.compiler import CompileError
 
 NAME = "drawn"
@@ -85,29 +85,94 @@ def bounds(one: Draw, result: Mapping[str, Any]) -> tuple[int, int]:
     return one.array_bound, bus
 
 
-def reason(counters: Mapping[str, Mapping[str, int]], cycles: int, bound: int) -> str:
-    """Why a run took longer than its bound: what the array did besides, and who was busiest.
+WAITS = {
+    "load": {
+        "token": "it waits for room in the scratchpad",
+        "memory": "it waits for the memory",
+        "port": "it waits for a port of the scratchpad",
+        "idle": "it has no load to run, as behind the last one, when product, LayerNorm and store "
+        "remain",
+    },
+    "store": {
+        "token": "it waits for what is to be stored",
+        "memory": "it waits for the memory",
+        "port": "it waits for a port of the scratchpad",
+        "idle": "it has no store to run",
+    },
+    "matmul": {
+        "token": "it waits for other units",
+        "weights": "it waits for the weights of its next tile",
+        "hazard": "it waits for accumulators that are being written",
+        "drain": "its pipeline empties",
+        "idle": "it has no product to run, as behind the last one, when LayerNorm and store remain",
+        "padding": "its passes are longer than the bound counts them",
+    },
+}
+"""What a unit's counter says about the layer, for those a layer can be bound by."""
+_WORTH = 0.02
+"""Share of the cycles from which on something is told."""
+
+
+def _sentence(
+    bound: str, words: Mapping[str, str], counters: Mapping[str, int], cycles: int
+) -> str:
+    """How long a unit is at work, and what it does instead, in its `words`, the most first."""
+    parts = [f"{bound} is at work in {counters['busy'] / cycles:.0%} of the cycles"]
+    for name in sorted(words, key=lambda name: -counters[name]):
+        if (count := counters[name]) >= _WORTH * cycles:
+            parts.append(f"in {count / cycles:.0%} ({number(count)} cycles) {words[name]}")
+    return "; ".join(parts)
+
+
+def _others(one: Draw, counters: Mapping[str, Mapping[str, int]], cycles: int) -> str:
+    """What the array waits for: the busier of loads and vector unit, and the input."""
+    # A unit is taken in all cycles but those without a command and those waiting for a token.
+    load, vector = (
+        sum(counters[unit].values()) - counters[unit]["token"] - counters[unit]["idle"]
+        for unit in ("load", "vector")
+    )
+    size, s = one.size, one.sequence
+    if load > vector:
+        told = [f"LOAD is taken in {load / cycles:.0%}"]
+    else:
+        heads = "one head" if size.heads == 1 else f"each of {size.heads} heads"
+        told = [
+            f"the vector unit with its {one.config.lanes} lanes is taken in {vector / cycles:.0%} "
+            f"by the softmax of {s} rows of {heads}, by LayerNorm and by what each product gives"
+        ]
+        if size.heads == 1:
+            told.append("no other head can be multiplied meanwhile")
+    first = bus_cycles(2 * s * size.hidden, 0, one.config.axi_bytes)
+    if first >= _WORTH * cycles:
+        told.append(f"the input takes {number(first)} cycles to come")
+    return ", ".join(told)
+
+
+def reason(one: Draw, result: Mapping[str, Any]) -> str:
+    """Why a run took longer than its bound, in sentences made of its counters and its sizes.
 
     Parameters
     ----------
-    counters : mapping of str to mapping of str to int
-        Of each unit, cycles of each kind.
-    cycles, bound : int
-        Of the run, and of the passes the products need.
+    one : Draw
+    result : mapping
+        Of `sw.bench.runs.run`: cycles, bytes, and the cycles of each kind of every unit.
     """
-    matmul = counters["matmul"]
-    lost = {name: count for name, count in matmul.items() if name != "busy"}
-    lost["padded passes"] = max(matmul["busy"] - bound, 0)
-    largest = sorted(lost, key=lambda name: -lost[name])[:2]
-    parts = [f"{name} {lost[name] / cycles:.0%}" for name in largest if lost[name]]
-    # A unit is taken in all cycles but those without a command and those waiting for a token.
-    taken = {
-        unit: sum(kinds.values()) - kinds["token"] - kinds["idle"]
-        for unit, kinds in counters.items()
-        if unit != "matmul"
-    }
-    most = max(taken, key=lambda unit: taken[unit])
-    return f"array: {', '.join(parts)}; {most} taken {taken[most] / cycles:.0%}"
+    counters, cycles = result["counters"], result["cycles"]
+    config = one.config
+    array_bound, bus_bound = bounds(one, result)
+    if bus_bound > array_bound:
+        text = "bound by the bus"
+        # Rows that keep the array as long as a weight keeps the bus.
+        even = up(config.rows * config.columns, config.axi_bytes)
+        if one.sequence < even:
+            text += f": weights come for {one.sequence} rows, {even} would balance array and bus"
+        unit = "load" if result["read_bytes"] >= result["write_bytes"] else "store"
+        return _sentence(f"{text}; {unit.upper()}", WAITS[unit], counters[unit], cycles)
+    matmul = dict(counters["matmul"])
+    matmul["padding"] = matmul["busy"] - array_bound
+    words = dict(WAITS["matmul"])
+    words["token"] += f" ({_others(one, counters, cycles)})"
+    return _sentence("bound by the array, which", words, matmul, cycles)
 
 
 def _spec(index: int, one: Draw) -> dict[str, Any]:
@@ -164,7 +229,7 @@ def _line(one: Draw, result: dict[str, Any]) -> tuple[list[str], bool]:
     array_bound, bus_bound = bounds(one, result)
     cycles = result["cycles"]
     ratio = cycles / max(array_bound, bus_bound)
-    why = "" if ratio <= GOAL else reason(result["counters"], cycles, array_bound)
+    why = "" if ratio <= GOAL else reason(one, result)
     line += [number(cycles), number(array_bound), number(bus_bound), f"{ratio:.3f}", why]
     return line, ratio <= GOAL
 

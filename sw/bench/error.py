@@ -12,7 +12,7 @@ import numpy as np
 from hw.config import Config, preset_config
 from sw.bench import layers
 from sw.bench.markdown import Table
-from sw.bench.part import Part, array, number, pick, share
+from sw.bench.part import Part, array, number, onchip, pick, share
 from sw.bench.results import Found, Item
 from sw.bench.runs import LATENCY, MODEL, RTL, Work, item, layer_work, matmul_work
 from sw.bench.sizes import LayerSize
@@ -155,6 +155,7 @@ def tables(found: Found) -> list[Table]:
         [
             name,
             f"{config['name']}, {array(config)}",
+            onchip(config),
             str(latency),
             number(rtl),
             number(model),
@@ -171,7 +172,7 @@ def tables(found: Found) -> list[Table]:
     return [
         Table(
             title="The cycle model against RTL",
-            header=("program", "machine", "latency", "RTL", "model", "error"),
+            header=("program", "machine", "on chip", "latency", "RTL", "model", "error"),
             rows=lines,
             notes=notes,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hw.config import Config
 from sw.bench.markdown import Table
 from sw.bench.results import Found, Item, Row
 
@@ -52,6 +53,11 @@ def share(value: float | None, digits: int = 1) -> str:
 def kib(value: int) -> str:
     """Bytes in KiB."""
     return f"{value / 1024:,.0f} KiB"
+
+
+def onchip(config: dict[str, Any]) -> str:
+    """On-chip memory of a configuration as JSON holds it."""
+    return kib(Config.from_dict(config).onchip_bytes)
 
 
 def array(config: dict[str, Any]) -> str:

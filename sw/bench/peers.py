@@ -17,7 +17,7 @@ from typing import Any
 from hw.config import preset_config
 from sw.bench import layers
 from sw.bench.markdown import Table
-from sw.bench.part import Part, array, number, pick, share
+from sw.bench.part import Part, array, number, onchip, pick, share
 from sw.bench.results import Found, Item, Tell, Unavailable
 from sw.bench.runs import MODEL, RTL, item, model_work
 from sw.bench.sizes import MINILM
@@ -149,9 +149,9 @@ def items(quick: bool) -> list[Item]:
 def _arrays(found: Found) -> Table:
     rows = []
     for case in layers.CASES:
-        config = preset_config(case.preset)
-        machine = {"rows": config.rows, "columns": config.columns}
-        line = [case.size.name, str(case.sequence), array(config.to_dict())]
+        config = preset_config(case.preset).to_dict()
+        machine = {"rows": config["rows"], "columns": config["columns"]}
+        line = [case.size.name, str(case.sequence), array(config), onchip(config)]
         counts = [case.cycles(found[layers.NAME], backend) for backend in (RTL, MODEL)]
         for dataflow in DATAFLOWS:
             row = pick(found[NAME], peer="SCALE-Sim", dataflow=dataflow, **machine, **case.spec(0))
@@ -167,6 +167,7 @@ def _arrays(found: Found) -> Table:
             "layer",
             "S",
             "array",
+            "on chip",
             "this, RTL",
             "this, cycle model",
             *(f"SCALE-Sim, {name}" for name in DATAFLOWS.values()),
@@ -176,7 +177,7 @@ def _arrays(found: Found) -> Table:
             "Cycles, and the share of them that is the layer's own. SCALE-Sim counts the products "
             "alone, with all the memory bandwidth they ask for (one array width of columns is "
             "simulated and counted N / C times); RTL computes the whole layer, softmax, GELU, "
-            "LayerNorm and every transfer included."
+            "LayerNorm and every transfer included. On-chip bytes are this machine's."
         ],
     )
 
@@ -187,6 +188,7 @@ def _processors(found: Found) -> list[Table]:
         return []
     run = pick(found[NAME], layers=LAYERS)
     cycles = None if run is None else run.result["cycles"]
+    memory = onchip(preset_config("default").to_dict())
     lines = []
     for name in ("fp32", "int8"):
         seconds = row.result[name]["cpu"]
@@ -201,9 +203,9 @@ def _processors(found: Found) -> list[Table]:
     ]
     if cycles is not None:
         notes.append(
-            f"`default` takes {cycles:,} cycles for the same in RTL (W8A8, the look-up of the "
-            "embeddings aside); the last column is the clock at which that takes as long as the "
-            "core's CPU time."
+            f"`default`, {memory} on chip, takes {cycles:,} cycles for the same in RTL (W8A8, the "
+            "look-up of the embeddings aside); the last column is the clock at which that takes as "
+            "long as the core's CPU time."
         )
     header = "precision", "CPU time", "wall time", "clock of `default` to match it"
     return [

@@ -18,7 +18,7 @@ from hw.config import PRESETS, preset_config
 from sim.native.build import LIBRARY, build
 from sim.toolchain import run
 from sw.bench.markdown import Table
-from sw.bench.part import Part, array, number, pick
+from sw.bench.part import Part, array, number, onchip, pick
 from sw.bench.results import Found, Item, Tell
 from sw.bench.runs import RTL, SOURCES, layer_work, simulate
 from sw.bench.sizes import MINILM
@@ -123,21 +123,23 @@ def tables(found: Found) -> list[Table]:
         if text is None and made is None and run is None:
             continue
         rate, seconds = GOALS.get(preset, (None, None))
-        line = [preset, array(preset_config(preset).to_dict()), "–", "–", "–", "–", "–"]
+        config = preset_config(preset).to_dict()
+        line = [preset, array(config), onchip(config), "–", "–", "–", "–", "–"]
         if text is not None:
             cpu = text.result["cpu"]
-            line[2] = f"{cpu:.1f} s" + _goal(cpu, GENERATION if preset == "huge" else None)
-            line[3] = f"{text.result['bytes'] / 1024:,.0f} KiB"
+            line[3] = f"{cpu:.1f} s" + _goal(cpu, GENERATION if preset == "huge" else None)
+            line[4] = f"{text.result['bytes'] / 1024:,.0f} KiB"
         if made is not None:
             wall = made.result["wall"]
-            line[4] = f"{wall:,.0f} s" + _goal(wall, seconds)
-            line[5] = f"{made.result['cpu']:,.0f} s"
+            line[5] = f"{wall:,.0f} s" + _goal(wall, seconds)
+            line[6] = f"{made.result['cpu']:,.0f} s"
         if run is not None:
-            line[6] = number(run.result["rate"]) + _goal(run.result["rate"], rate, least=True)
+            line[7] = number(run.result["rate"]) + _goal(run.result["rate"], rate, least=True)
         lines.append(line)
     header = (
         "preset",
         "array",
+        "on chip",
         "generation, CPU",
         "Verilog",
         "build, wall",

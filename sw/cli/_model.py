@@ -78,6 +78,7 @@ def open_session(
     executable: "Executable | None" = None,
 ) -> Iterator[Session]:
     """Load, quantize and connect a model, with progress on standard error."""
+    from sw.compiler.model import check_sequence
     from sw.driver.device import Device
     from sw.pipeline.device import DeviceEngine, check_model
     from sw.pipeline.pipeline import Pipeline
@@ -88,9 +89,8 @@ def open_session(
         pipeline = Pipeline.load(where, precision=precision)
         if executable is not None:
             check_model(executable, pipeline.model, pipeline.quantized)
-        positions = pipeline.limit
-        if sequence is not None and not 1 <= sequence <= positions:
-            raise UserError(f"--seq {sequence}: 1 to {positions}, the positions of {where}")
+        if sequence is not None:
+            check_sequence(pipeline.quantized, sequence)
         if backend == "reference":
             tell("run")
             yield Session(pipeline)

@@ -1,5 +1,6 @@
 """Synthesise a configuration with Yosys, place and route it with nextpnr."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=1, metavar="N", help="Seed of the placement [1].")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
     default=3600.0,
     metavar="SECONDS",
     help="Time either tool may take [3600].",
@@ -83,6 +83,8 @@ def command(
         raise UserError(f"--target: {error}") from error
     if pnr and family.name != "ecp5":
         raise UserError(f"--pnr is for target ecp5, not {family.name}")
+    if not 1 <= timeout < math.inf:
+        raise UserError(f"--timeout {timeout:g}: a number of seconds, 1 or more, is needed")
     folder = output or Path("build") / "synth" / f"{config.name}-{family.name}"
     result = None
     start = time.monotonic()

@@ -76,6 +76,19 @@ def _estimate(
     return total
 
 
+def check_sequence(model: QModel, sequence: int) -> None:
+    """Refuse rows that the model has no positions for.
+
+    Raises
+    ------
+    CompileError
+        With the number of positions.
+    """
+    positions = len(model.embedding.position)
+    if not 1 <= sequence <= positions:
+        raise CompileError(f"sequence = {sequence}: 1 to {positions}, the model's positions")
+
+
 def compile_model(
     model: QModel,
     config: Config,
@@ -115,9 +128,7 @@ def compile_model(
     """
     if not 1 <= batch <= BATCH_MAX:
         raise CompileError(f"batch = {batch}: 1 to {BATCH_MAX} is needed")
-    positions = len(model.embedding.position)
-    if sequence > positions:
-        raise CompileError(f"sequence = {sequence}: the model has {positions} positions")
+    check_sequence(model, sequence)
     count = len(model.layers)
     plans: dict[Shape, Candidate] = {}
     for index, layer in enumerate(model.layers):

@@ -145,9 +145,10 @@ class Profile:
             one behind its last command; cycles: those between, of several operations in at least
             one; utilization: its MACs over what the array could do in them.
 
-            intensity: MACs a byte moved; bound: what its roofline is, "compute" or "memory";
-            roofline: the cycles it takes at that bound; attained: roofline over cycles. They are
-            None where nothing is multiplied, or moved.
+            active: those of `cycles`, and those before in which its loads run; all its MACs and
+            bytes are in them. intensity: MACs a byte moved; bound: what its roofline is, "compute"
+            or "memory"; roofline: the cycles it takes at that bound; attained: roofline over
+            active, at most 1. All but active are None where nothing is multiplied, or moved.
         """
         group = GROUPS[by]
         rows: dict[str, list[Step]] = {}
@@ -165,7 +166,8 @@ class Profile:
     def total(self) -> dict[str, Any]:
         """The whole run as such a row; its cycles are those of the machine."""
         row = self._operation("all", self.steps, int(self.executable.metadata.get("macs", 0)))
-        return row | self._roofline(row["macs"], row["loaded"], row["stored"], self.result.cycles)
+        cycles = self.result.cycles
+        return row | self._roofline(row["macs"], row["loaded"], row["stored"], cycles, cycles)
 
     def _operation(self, name: str, steps: Iterable[Step], macs: int) -> dict[str, Any]:
         steps = list(steps)
@@ -180,7 +182,10 @@ class Profile:
             sum(step.bytes for step in steps if step.span.unit == unit)
             for unit in (Unit.LOAD, Unit.STORE)
         )
-        cycles = _covered([(_start(own), _end(own)) for own in members.values()])
+        work = [(_start(own), _end(own)) for own in members.values()]
+        # Loads run ahead, during the operation before. The roofline counts their bytes, so their
+        # cycles count too; what lies between a load and the work it is for does not.
+        loads = [step.span.bar for step in steps if step.span.unit == Unit.LOAD]
         lost = sum(self.lost.get(name, 0) for name in members)
         return {
             "operation": name,
@@ -196,10 +201,12 @@ class Profile:
             "store": busy(Unit.STORE),
             "loaded": loaded,
             "stored": stored,
-            **self._roofline(macs, loaded, stored, cycles),
+            **self._roofline(macs, loaded, stored, _covered(work), _covered(work + loads)),
         }
 
-    def _roofline(self, macs: int, loaded: int, stored: int, cycles: int) -> dict[str, Any]:
+    def _roofline(
+        self, macs: int, loaded: int, stored: int, cycles: int, active: int
+    ) -> dict[str, Any]:
         config = self.executable.config
         peak = config.rows * config.columns
         compute = macs / peak
@@ -209,11 +216,12 @@ class Profile:
         counts = bool(macs and bound)
         return {
             "cycles": cycles,
+            "active": active,
             "utilization": macs / (peak * cycles) if macs and cycles else None,
             "intensity": macs / (loaded + stored) if macs and loaded + stored else None,
             "bound": ("compute" if compute >= memory else "memory") if counts else None,
             "roofline": bound if counts else None,
-            "attained": bound / cycles if counts and cycles else None,
+            "attained": bound / active if counts and active else None,
         }
 
     # ---- units ----

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from hw.config import Config
 from sw.compiler import compile_layer, compile_model
+from sw.compiler.model import check_sequence
 from sw.errors import UserError
 from sw.pipeline.pipeline import Pipeline
 from sw.program import Executable
@@ -62,12 +63,13 @@ def model_work(
     Raises
     ------
     UserError
-        If there is no such layer, or the model does not fit.
+        If there is no such layer, the model has fewer positions, or does not fit.
     """
     if layer != WHOLE and not layer.isdecimal():
         raise UserError(f"layer {layer}: a number or `{WHOLE}` is needed")
     tell(f"quantize {where} to {precision}")
     model = Pipeline.load(where, precision=precision).quantized
+    check_sequence(model, sequence)
     count = len(model.layers)
     name = Path(where).name
     if layer != WHOLE:

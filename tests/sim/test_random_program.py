@@ -16,6 +16,17 @@ CONFIGS = {
         Config(name="square", rows=4, columns=4, lanes=2, sp_depth=256, functions=ALL),
         Config(name="wide", rows=8, columns=16, lanes=1, sp_depth=128, functions=("silu",)),
         Config(name="tall", rows=16, columns=4, lanes=4, sp_depth=256, weight_bits=5),
+        # Sixteen tiles to a panel, and a row table shorter than many commands.
+        Config(
+            name="steep",
+            rows=64,
+            columns=4,
+            lanes=4,
+            sp_banks=4,
+            sp_depth=512,
+            scale_rows=16,
+            stat_rows=16,
+        ),
     )
 }
 

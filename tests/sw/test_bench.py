@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from click.testing import CliRunner
 from onnx.reference import ReferenceEvaluator
 
 from hw.config import preset_config
+from hw.registers import COUNTERS as REGISTERS
 from sw.bench import drawn, error, layers, onnx_runtime, parts, peers, runs, speed
 from sw.bench.markdown import Table, insert, section
 from sw.bench.part import Part
 from sw.bench.parts import PARTS, Bench
 from sw.bench.results import Item, Results, Row, Unavailable
-from sw.bench.sizes import BERT_BASE, MINILM, Gemm, array_cycles, bus_cycles
+from sw.bench.sizes import BERT_BASE, MINILM, Gemm, LayerSize, array_cycles, bus_cycles
 from sw.cli.bench import command
 from sw.driver.backends import BACKENDS
 from sw.errors import ResultError, UserError
@@ -269,10 +271,51 @@ def a_row(item: Item, cycles: int = 1000, **result: object) -> Row:
     return Row(key="", part=item.part, spec=item.spec, result=values, commit="c", seconds=1.0)
 
 
-def test_reason():
-    assert (
-        drawn.reason(COUNTERS, 1000, 500) == "array: token 35%, padded passes 10%; vector taken 95%"
-    )
+SMALL = drawn.Draw(
+    size=LayerSize(name="small", hidden=8, heads=1, head_dim=8, ffn=8),
+    sequence=4,
+    config=drawn.machine(4, 4),
+)
+"""112 cycles of passes, 16 until the input is there."""
+
+
+def why(one: drawn.Draw = SMALL, **changes: Any) -> str:
+    item = layers.CASES[0].item(runs.MODEL)
+    return drawn.reason(one, a_row(item, **{"read_bytes": 160, **changes}).result)
+
+
+def test_reason_of_the_array():
+    # Passes longer than counted; what others do; and the weights, but not a hundredth.
+    first, padding, token, weights = why().split("; ")
+    assert first == "bound by the array, which is at work in 60% of the cycles"
+    assert padding.startswith("in 49% (488 cycles) its passes are longer")
+    assert token.startswith("in 35% (350 cycles) it waits for other units (the vector unit with ")
+    assert "taken in 95% by the softmax of 4 rows of one head" in token
+    assert "no other head" in token
+    assert "input" not in token
+    assert weights == "in 4% (40 cycles) it waits for the weights of its next tile"
+    longer = replace(SMALL, sequence=100, size=replace(SMALL.size, heads=2))
+    assert "softmax of 100 rows of each of 2 heads" in why(longer)
+    assert "no other head" not in why(longer)
+    assert "the input takes 400 cycles to come" in why(longer)
+    loading = {**COUNTERS, "load": {**COUNTERS["load"], "busy": 960, "idle": 40}}
+    assert "it waits for other units (LOAD is taken in 96%)" in why(counters=loading)
+
+
+def test_reason_of_the_bus():
+    assert why(replace(SMALL, sequence=3), read_bytes=3600).split("; ") == [
+        "bound by the bus: weights come for 3 rows, 4 would balance array and bus",
+        "LOAD is at work in 30% of the cycles",
+        "in 70% (700 cycles) it has no load to run, as behind the last one, when product, "
+        "LayerNorm and store remain",
+    ]
+    text = why(read_bytes=3600, write_bytes=4000)
+    assert text.startswith("bound by the bus; STORE is at work in 1% of the cycles; in 99%")
+
+
+@pytest.mark.parametrize("unit", drawn.WAITS)
+def test_every_wait_has_words(unit):
+    assert {*drawn.WAITS[unit]} - {"padding"} == {*REGISTERS[unit]} - {"busy"}
 
 
 def test_layer_tables():
@@ -309,7 +352,7 @@ def test_drawn_tables():
         Row(**{**vars(a_row(items[2])), "result": {"refused": "too small"}}),
     ]
     (table,) = drawn.tables({"drawn": found})
-    assert "vector taken" in table.rows[0][-1]
+    assert table.rows[0][-1].startswith("bound by the array, ")
     assert list(table.rows[1][-2:]) == ["1.000", ""]
     assert table.rows[2][-1] == "too small"
     assert table.notes[0].startswith("1 of 3 within")
@@ -322,7 +365,15 @@ def test_error_tables():
         "error": [a_row(case.item(runs.RTL), 1000), a_row(case.item(runs.MODEL), 1030)],
     }
     (table,) = error.tables(found)
-    assert table.rows[0][3:] == ["1,000", "1,030", "3.00%, missed"]
+    assert table.header[2] == "on chip"
+    assert table.rows[0][1:] == [
+        "tiny, 4×4",
+        "103 KiB",
+        "30",
+        "1,000",
+        "1,030",
+        "3.00%, missed",
+    ]
     assert "over 1 programs: at most 3.00%" in table.notes[0]
 
 
@@ -339,7 +390,9 @@ def test_peer_tables():
         ],
     }
     arrays, processors = peers.tables(found)
-    assert arrays.rows == [["MiniLM", "128", "16×16", "–", "–", "933,888 (100.0%)", "–"]]
+    assert arrays.rows == [["MiniLM", "128", "16×16", "647 KiB", "–", "–", "933,888 (100.0%)", "–"]]
+    assert arrays.header[3] == "on chip"
+    assert "`default`, 647 KiB on chip, takes 5,000,000 cycles" in processors.notes[-1]
     assert processors.rows[1] == ["int8", "10.0 ms", "20.0 ms", "500 MHz"]
 
 
@@ -347,7 +400,15 @@ def test_speed_tables():
     rows = [a_row(item) for item in speed.items(quick=False)]
     (table,) = speed.tables({"speed": rows})
     assert [row[0] for row in table.rows] == ["tiny", "small", "default", "large", "huge"]
-    assert table.rows[2][4:] == ["2 s (≤ 120)", "1 s", "100,000 (≥ 100,000)"]
+    assert table.header[2] == "on chip"
+    assert [row[2] for row in table.rows] == [
+        "103 KiB",
+        "199 KiB",
+        "647 KiB",
+        "1,287 KiB",
+        "5,131 KiB",
+    ]
+    assert table.rows[2][5:] == ["2 s (≤ 120)", "1 s", "100,000 (≥ 100,000)"]
 
 
 def test_peers_that_are_not_there(monkeypatch):

@@ -231,8 +231,8 @@ def test_a_model_wider_than_the_arithmetic_is_refused_everywhere(
         (("run", "MODEL", "--text", "a " * 60), "text 1"),
         (("run", "MODEL", "--text", "a", "--backend", "fpga"), "--backend fpga"),
         (("run", "MODEL", "--text", "a", "--precision", "w3a3"), "w3a3"),
-        (("run", "MODEL", "--text", "a", "--seq", "4000"), "--seq 4000"),
-        (("run", "MODEL", "--text", "a", "--seq", "-7", "--backend", "reference"), "--seq -7"),
+        (("run", "MODEL", "--text", "a", "--seq", "4000"), "sequence = 4000: 1 to 40"),
+        (("run", "MODEL", "--text", "a", "--seq", "-7", "--backend", "reference"), "sequence = -7"),
         (("run", "models/bra[/x]", "--text", "a"), "'models/bra[/x]' is neither"),
         (("compile", "[/x]", "-o", "OUT"), "'[/x]' is neither"),
         (("run", "MODEL", "--file", "/nowhere"), "--file /nowhere: No such file or directory"),
@@ -246,6 +246,7 @@ def test_a_model_wider_than_the_arithmetic_is_refused_everywhere(
         (("inspect", "MODEL/config.json"), "not a Tilewright program"),
         (("compare", "MODEL", "--texts", "0"), "--texts 0"),
         (("search", "MODEL", "--target", "2"), "target = 2"),
+        (("search", "MODEL", "--target", "nan"), "target = nan"),
         (("search", "MODEL", "--texts", "-1"), "-1 texts"),
     ],
 )

@@ -81,6 +81,7 @@ def test_without_matplotlib(
         ((*SHAPE, "--from", "-1"), "0 or more"),
         (("--shape", "hidden=8"), "heads is missing"),
         (("--shape", "hidden=5000,heads=2,ffn=40"), "hidden = 5000: at most 4096"),
+        (("--shape", "hidden=80000,heads=8,ffn=80000"), "hidden = 80000: at most 4096"),
         (("no-such-model",), "no-such-model"),
         (("[/x]",), "'[/x]' is neither a known model"),
         ((*SHAPE, "-o", "/dev/null/here"), "/dev/null/here"),
@@ -104,3 +105,11 @@ def test_refused(
 def test_layers_refused(folder: Path, layer: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(folder, "--layer", layer, "--preset", "tiny", "--seq", 8) == 2
     assert f"layer {layer}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layer", ["0", "whole"])
+def test_positions_a_model_does_not_have(
+    folder: Path, layer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(folder, "--layer", layer, "--preset", "tiny", "--seq", 41) == 2
+    assert "sequence = 41: 1 to 40" in capsys.readouterr().err

@@ -86,7 +86,10 @@ def test_figures_of_made_up_spans() -> None:
     assert (qkv["loaded"], qkv["stored"], qkv["intensity"]) == (120, 0, 320 / 120)
     assert qkv["roofline"] == max(320 / PEAK, 120 / CONFIG.axi_bytes)
     assert qkv["bound"] == ("memory" if CONFIG.axi_bytes * 320 < PEAK * 120 else "compute")
-    assert qkv["attained"] == qkv["roofline"] / 68
+    # Of the load's cycles, 5 to 14, none is among those of the work.
+    assert qkv["active"] == 68 + 10
+    assert qkv["attained"] == qkv["roofline"] / 78
+    assert ffn["active"] == ffn["cycles"]
     assert (ffn["start"], ffn["end"], ffn["vector"], ffn["stored"]) == (61, 118, 5, 120)
     assert (ffn["array"], ffn["lost"]) == (0, 120 - 91)
     assert ffn["utilization"] is ffn["intensity"] is ffn["bound"] is ffn["attained"] is None
@@ -102,6 +105,29 @@ def test_busy_is_spread_over_a_command() -> None:
     np.testing.assert_allclose(profile.busy(Unit.MATMUL, edges), [0, 1, 0, 1, 0])
     np.testing.assert_allclose(profile.busy(Unit.LOAD, np.array([0.0, 10, 20])), [0.5, 0.5])
     assert profile.busy(Unit.FETCH, edges).sum() == 0
+
+
+@pytest.mark.parametrize(("preset", "hidden"), [("large", 64), ("huge", 96)])
+def test_loads_ahead_are_part_of_what_is_attained(preset: str, hidden: int) -> None:
+    """A few rows on a large array: loads take longest, and most of them run before the work."""
+    config = preset_config(preset)
+    work = shape_work(
+        f"hidden={hidden},heads=2,ffn={2 * hidden}",
+        config,
+        sequence=3,
+        precision="w8a8",
+        tell=lambda text: None,
+    )
+    with Device.open("model", config, spans=True, values=False) as device:
+        result = device.load(work.executable).run(work.inputs, work.scalars).result
+    profile = Profile(executable=work.executable, result=result, scalars=work.scalars)
+    for by in GROUPS:
+        rows = [row for row in profile.operations(by) if row["bound"] is not None]
+        assert any(row["cycles"] < row["roofline"] for row in rows), "nothing to show here"
+        for row in [*rows, profile.total()]:
+            assert row["cycles"] <= row["active"] <= result.cycles
+            assert row["load"] <= row["active"]
+            assert 0 < row["attained"] <= 1
 
 
 @pytest.mark.parametrize("by", GROUPS)
