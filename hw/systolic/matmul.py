@@ -118,7 +118,8 @@ class MatmulUnit(Cell):
         empty = Signal()
         bytes_mode = Signal()
 
-        first_row = row == 0
+        # A register, as a grant of the scratchpad waits for it.
+        first_row = Signal(reset_less=True)
         last_row = row + 1 == command.m
         wants = Signal()
         issue = Signal()
@@ -137,6 +138,7 @@ class MatmulUnit(Cell):
         with m.If(issue):
             m.d.sync += [
                 row.eq(row + 1),
+                first_row.eq(0),
                 row_address.eq(row_address + (~bytes_mode | row[0])),
                 acc_row.eq(acc_row + 1),
             ]
@@ -146,6 +148,7 @@ class MatmulUnit(Cell):
                 m.d.comb += [next_panel.eq(panel_address), next_tile.eq(acc_tile)]
                 m.d.sync += [
                     row.eq(0),
+                    first_row.eq(1),
                     panel_address.eq(next_panel),
                     row_address.eq(next_panel),
                     acc_tile.eq(next_tile),
@@ -174,6 +177,7 @@ class MatmulUnit(Cell):
                 empty.eq((source.m == 0) | (source.kt == 0) | (source.nt == 0)),
                 bytes_mode.eq((source.mode == XMode.S8) | (source.mode == XMode.U8)),
                 row.eq(0),
+                first_row.eq(1),
                 sub.eq(0),
                 panel_address.eq(source.x_addr),
                 row_address.eq(source.x_addr),
