@@ -83,7 +83,7 @@ class MatmulUnit(Cell):
         layout = command_layout(Opcode.MATMUL)
         subs = config.panel // config.rows
         sub_bits = len(self.feeder.sub)
-        command = Signal(layout)
+        command = Signal(layout, reset_less=True)
         incoming = data.View(layout, self.command)
 
         # A command goes to loader and feeder in the same cycle.
@@ -98,7 +98,7 @@ class MatmulUnit(Cell):
         # The feeder holds a second command, so that the loader may prefetch its weights.
         active = Signal()
         waiting = Signal()
-        following = Signal(layout)
+        following = Signal(layout, reset_less=True)
         finish = Signal()  # the last row of the command is issued, or there is none
         m.d.comb += feeder_ready.eq(~waiting)
 
@@ -168,7 +168,8 @@ class MatmulUnit(Cell):
                     m.d.sync += column.eq(0)
                     m.d.comb += next_tile.eq(command.acc_addr)
                 with m.Elif(walk.n_step):
-                    m.d.sync += column.eq(column + config.columns)
+                    # Beyond every `valid` it stays there.
+                    m.d.sync += column.eq(Mux(column[16], column, column + config.columns))
                     m.d.comb += next_tile.eq(acc_tile + command.acc_stride)
 
         def start(source: data.View) -> list:
