@@ -281,5 +281,6 @@ def preset_config(name: str) -> Config:
     """Return a preset by name; ValueError names the known ones."""
     try:
         return PRESETS[name]
-    except KeyError:
+    except (KeyError, TypeError):
+        # A file's may be of any type, such as a list, which is no key.
         raise ValueError(f"preset {name!r} is unknown; one of {', '.join(PRESETS)}") from None

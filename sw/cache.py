@@ -7,6 +7,7 @@ depends on the rest of the project.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -38,19 +39,37 @@ def cache_dir() -> Path:
     """Folder of everything cached; it need not exist.
 
     `TILEWRIGHT_CACHE` if set, else `tilewright` in `XDG_CACHE_HOME`, else `~/.cache/tilewright`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it lies in the home folder of somebody who has none.
     """
     own = os.environ.get("TILEWRIGHT_CACHE")
     if own:
-        return Path(own).expanduser().absolute()
+        return _expanded(own, f"TILEWRIGHT_CACHE={own}").absolute()
     shared = os.environ.get("XDG_CACHE_HOME")
     # The XDG specification has a relative path ignored.
     if shared and os.path.isabs(shared):
         return Path(shared) / "tilewright"
-    return Path.home() / ".cache" / "tilewright"
+    return _expanded("~/.cache/tilewright", "~/.cache/tilewright")
+
+
+def _expanded(path: str, said: str) -> Path:
+    found = os.path.expanduser(path)
+    # Left as it is where there is no such home: a folder named ~ is nobody's wish.
+    if found.startswith("~"):
+        raise FileNotFoundError(errno.ENOENT, "there is no such home folder", said)
+    return Path(found)
 
 
 def _beside(final: Path, suffix: str) -> Path:
     return final.with_name(f".{final.name}{suffix}")
+
+
+def _staged(final: Path) -> Path:
+    """A name beside `final` that is no entry's."""
+    return _beside(final, f".{os.getpid()}-{secrets.token_hex(4)}{_STAGING}")
 
 
 def _remove(path: Path) -> None:
@@ -58,6 +77,13 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _remove_entry(final: Path) -> None:
+    """Remove an entry in one step for all who look for it: a part of one counts as whole."""
+    tmp = _staged(final)
+    os.rename(final, tmp)
+    _remove(tmp)
 
 
 @contextlib.contextmanager
@@ -133,7 +159,7 @@ def staging(final: Path) -> Iterator[Path]:
 
     If the block raises, Ctrl-C included, the folder is removed and nothing appears.
     """
-    tmp = _beside(final, f".{os.getpid()}-{secrets.token_hex(4)}{_STAGING}")
+    tmp = _staged(final)
     tmp.mkdir(parents=True)
     try:
         yield tmp
@@ -159,9 +185,6 @@ def damaged(entry: Path) -> bool:
     """Whether a file of an entry of `build_once` is gone or is not what was built."""
     try:
         lines = (entry / _SUMS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        # Of a version that wrote none.
-        return False
     except (OSError, UnicodeDecodeError):
         return True
     for line in lines:
@@ -215,7 +238,7 @@ def build_once(
                 build(folder)
                 _write_sums(folder)
                 if final.is_dir():
-                    _remove(final)
+                    _remove_entry(final)
     return final
 
 
@@ -254,15 +277,17 @@ def entries() -> list[Entry]:
         for path in sorted(kind.iterdir()):
             if path.name.startswith("."):
                 continue
-            found.append(
-                Entry(
-                    kind=kind.name,
-                    name=path.name,
-                    path=path,
-                    size=_size(path),
-                    modified=path.lstat().st_mtime,
+            # An entry may vanish as well.
+            with contextlib.suppress(FileNotFoundError):
+                found.append(
+                    Entry(
+                        kind=kind.name,
+                        name=path.name,
+                        path=path,
+                        size=_size(path),
+                        modified=path.lstat().st_mtime,
+                    )
                 )
-            )
     return found
 
 
@@ -279,7 +304,7 @@ def clear(kind: str | None = None) -> tuple[list[Entry], list[Entry]]:
     Parameters
     ----------
     kind : str, optional
-        Only entries of this kind.
+        Only entries of this kind; all of `KINDS` by default. Other folders may be somebody else's.
 
     Returns
     -------
@@ -288,22 +313,25 @@ def clear(kind: str | None = None) -> tuple[list[Entry], list[Entry]]:
     """
     removed: list[Entry] = []
     busy: list[Entry] = []
+    kinds = KINDS if kind is None else (kind,)
     for entry in entries():
-        if kind is not None and entry.kind != kind:
+        if entry.kind not in kinds:
             continue
         try:
             with lock(entry.path, timeout=0):
-                _remove(entry.path)
+                _remove_entry(entry.path)
         except TimeoutError:
             busy.append(entry)
+        except FileNotFoundError:
+            # Another process was faster.
+            continue
         else:
             removed.append(entry)
-    root = cache_dir()
-    if root.is_dir():
-        for folder in sorted(root.iterdir()):
-            if not folder.is_dir() or (kind is not None and folder.name != kind):
-                continue
-            for path, final in _leftovers(folder):
-                with contextlib.suppress(TimeoutError), lock(final, timeout=0):
-                    _remove(path)
+    for name in kinds:
+        for path, final in _leftovers(cache_dir() / name):
+            with (
+                contextlib.suppress(TimeoutError, FileNotFoundError),
+                lock(final, timeout=0),
+            ):
+                _remove(path)
     return removed, busy

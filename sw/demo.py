@@ -1,10 +1,11 @@
 """The demonstration: one real encoder layer, from its weights to generated RTL, bit for bit."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -170,9 +171,20 @@ class Demo:
             Waveform of the first sample.
         progress : callable, optional
             Told the cycles simulated, of all samples together.
+
+        Notes
+        -----
+        Where it ends early, by Ctrl-C or a fault, the simulations under way are given up.
         """
-        with Device.open("iss", self.config) as iss, ThreadPoolExecutor(workers) as pool:
-            total, guard = [0], Lock()
+        with (
+            Device.open("iss", self.config) as iss,
+            ThreadPoolExecutor(workers) as pool,
+            ExitStack() as end,
+        ):
+            total, guard, stopped = [0], Lock(), Event()
+            # The pool itself would wait for all that was submitted.
+            end.callback(pool.shutdown, wait=False, cancel_futures=True)
+            end.callback(stopped.set)
 
             def in_rtl(index: int) -> Outputs:
                 with Device.open("verilator", self.config, trace=trace is not None) as device:
@@ -183,6 +195,8 @@ class Demo:
 
                     def tell(cycles: int) -> None:
                         nonlocal before
+                        if stopped.is_set():
+                            raise CancelledError
                         with guard:
                             total[0] += cycles - before
                             before = cycles

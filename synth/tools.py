@@ -31,12 +31,12 @@ def need(module: str, package: str) -> None:
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    # The second for whatever of it did not listen: children may outlive the first process.
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(5)
-            return
 
 
 def _tail(log: Path, lines: int = 20) -> str:
@@ -88,11 +88,9 @@ def run_python(
         try:
             code_of_exit = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            _end_group(process)
             raise SynthesisError(f"{name} took over {timeout:g} s; its log is {log}") from None
-        except BaseException:
+        finally:
             _end_group(process)
-            raise
     if code_of_exit != 0:
         raise SynthesisError(
             f"{name} ended with exit code {code_of_exit}; its log is {log}", _tail(log)

@@ -12,9 +12,9 @@ from sw.models.bert import Bert
 from sw.models.fetch import resolve_model
 from sw.models.tokenize import Tokenizer
 from sw.program import Executable
-from sw.quantize.evaluation import evaluation_tokens
 from sw.quantize.formats import QModel
 from sw.quantize.quantize import quantize_folder
+from sw.quantize.texts import texts
 
 
 @functools.cache
@@ -29,7 +29,7 @@ def layer_input(layer: int, sequence: int) -> tuple[np.ndarray, int, np.ndarray]
     model, quantized = minilm()
     folder = resolve_model("minilm")
     # Longer than the sequence is cut; a short one among the first few leaves padding to mask.
-    tokens = evaluation_tokens(Tokenizer(folder), 8, max(sequence, 8))
+    tokens = Tokenizer(folder).batch(texts("evaluation", 8), max(sequence, 8))
     pick = int(np.argsort(tokens.mask.sum(axis=1), kind="stable")[-2])
     ids, mask = tokens.ids[pick][:sequence], tokens.mask[pick][:sequence]
     states = model.forward(ids, mask)[layer]

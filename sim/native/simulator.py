@@ -1,6 +1,7 @@
 """A built native simulator as a Python object: clock, registers, memory, faults, waveforms."""
 
 import ctypes
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,10 @@ DECERR = 3
 
 _OK, _INTERRUPT, _VIOLATION, _TIMEOUT, _BAD_RESPONSE, _FAILED = range(6)
 
-_CHUNK = 200_000
-"""Cycles of one call into the library: Ctrl-C and progress wait no longer than that."""
+_CHUNK = 10_000
+"""Cycles of the first call of a run into the library."""
+_CHUNK_SECONDS = 0.2
+"""About how long the later ones take: Ctrl-C and progress wait for the end of a call."""
 
 
 class SimulationError(RuntimeError):
@@ -303,19 +306,25 @@ class NativeSimulator:
     ) -> bool:
         """Let cycles pass; with `until_interrupt` only until `irq` is high.
 
+        `progress` is told a few times a second how many have passed, and at the end.
+
         Returns
         -------
         bool
             Whether `irq` ended it.
         """
-        done = 0
+        done, chunk = 0, _CHUNK
         while done < cycles:
-            chunk = min(_CHUNK, cycles - done)
-            status = self._library.tw_run(self._live, chunk, until_interrupt)
+            count = min(chunk, cycles - done)
+            began = time.perf_counter()
+            status = self._library.tw_run(self._live, count, until_interrupt)
             if status == _INTERRUPT:
                 return True
             self._check(status)
-            done += chunk
+            seconds = time.perf_counter() - began
+            # Machines differ a hundredfold in speed.
+            chunk = 2 * chunk if seconds < _CHUNK_SECONDS else max(chunk // 2, 1)
+            done += count
             if progress is not None:
                 progress(done)
         return False

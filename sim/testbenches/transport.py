@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,9 @@ class CocotbTransport:
     ) -> None:
         self.memory_range = memory
         self._process: subprocess.Popen[bytes] | None = None
+        # The one thread that uses the connection. Ctrl-C meets the thread that asks, never an
+        # exchange: an answer that nobody waits for any more is not taken for that to the next.
+        self._exchanges = ThreadPoolExecutor(1, thread_name_prefix=self.name)
         self._folder = tempfile.TemporaryDirectory(prefix="tw")
         folder = Path(self._folder.name)
         self._log = folder / "log"
@@ -165,12 +169,16 @@ class CocotbTransport:
         lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join([what, *lines])
 
+    def _exchange(self, name: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+        self._connection.send((name, arguments))
+        answer: tuple[bool, Any] = self._connection.recv()
+        return answer
+
     def _ask(self, name: str, *arguments: Any) -> Any:
         if self._process is None:
             raise SimulationError("the simulator is closed")
         try:
-            self._connection.send((name, arguments))
-            good, answer = self._connection.recv()
+            good, answer = self._exchanges.submit(self._exchange, name, arguments).result()
         except (EOFError, OSError):
             raise SimulationError(self._ended("the simulation has ended")) from None
         if not good:
@@ -220,10 +228,11 @@ class CocotbTransport:
         if process is None:
             return
         if hasattr(self, "_connection"):
-            self._connection.close()
+            self._exchanges.submit(self._connection.close)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(5 if hasattr(self, "_connection") else 0)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        self._exchanges.shutdown()
         self._folder.cleanup()

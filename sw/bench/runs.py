@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from hw.commands import COMMAND_BYTES, Opcode
 from hw.config import Config
 from sim.native.simulator import BusOptions
 from sw.bench.results import Item, Tell, Unavailable
@@ -23,6 +21,7 @@ from sw.driver.backends import BACKENDS
 from sw.errors import ResultError
 from sw.models.fetch import resolve_model
 from sw.program import Executable
+from sw.program.traffic import traffic
 from sw.quantize.formats import QEmbedding, QLayer, QModel
 from sw.quantize.quantize import quantize_folder
 from sw.quantize.seeded import make_input, make_layer
@@ -99,17 +98,6 @@ def matmul_work(config: Config, m: int, k: int, n: int) -> Work:
         },
         scalars={},
     )
-
-
-def traffic(executable: Executable) -> tuple[int, int]:
-    """Bytes a program reads, its commands included, and writes."""
-    moved = {Opcode.LOAD: 0, Opcode.STORE: 0}
-    for command in executable.program:
-        if command.opcode in moved:
-            # A count in a scalar register would be a run's business; the compiler uses none here.
-            values = [int(command.fields[name]) for name in ("runs", "planes", "length")]  # type: ignore[arg-type]
-            moved[command.opcode] += math.prod(values)
-    return moved[Opcode.LOAD] + COMMAND_BYTES * len(executable.program), moved[Opcode.STORE]
 
 
 def _options(backend: str, config: Config, latency: int, tell: Tell) -> dict[str, Any]:

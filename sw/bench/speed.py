@@ -6,7 +6,6 @@ Seconds of CPU where a step has one thread; they hold on a machine that does oth
 from __future__ import annotations
 
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,12 +16,14 @@ from typing import Any
 
 from hw.config import PRESETS, preset_config
 from sim.native.build import LIBRARY, build
+from sim.toolchain import run
 from sw.bench.markdown import Table
 from sw.bench.part import Part, array, number, pick
-from sw.bench.results import ROOT, Found, Item, Tell
+from sw.bench.results import Found, Item, Tell
 from sw.bench.runs import RTL, SOURCES, layer_work, simulate
 from sw.bench.sizes import MINILM
 from sw.driver.simulators import generated
+from sw.sources import ROOT
 
 NAME = "speed"
 GOALS = {"default": (100_000, 120), "huge": (None, 900)}
@@ -45,9 +46,7 @@ def _generate(preset: str, tell: Tell) -> dict[str, Any]:
     tell("generating")
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "sw", "generate", "--preset", preset, "-o", folder]
-        seconds = _children(
-            lambda: subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
-        )
+        seconds = _children(lambda: run(words, cwd=ROOT))
         size = (Path(folder) / "tilewright.v").stat().st_size
     return {**seconds, "bytes": size}
 

@@ -10,6 +10,7 @@ or input, with one line that names it; 130, Ctrl-C.
 
 import ast
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -138,5 +139,8 @@ def main() -> None:
     # Before NumPy is imported: the matrices are small, and BLAS threads contend with simulations.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    # A table holds × and –, and names of all kinds, whatever the terminal's encoding has.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     end_children_on_interrupt()
     sys.exit(call())

@@ -54,8 +54,8 @@ class Session:
     pipeline : Pipeline
     results : list of RunResult
         Of every run on a machine, in order.
-    rows : list of int
-        Rows of the program each text ran on.
+    engine : DeviceEngine, optional
+        What runs it on a machine; None for the golden functions.
     """
 
     pipeline: "Pipeline"
@@ -63,7 +63,7 @@ class Session:
     engine: Any = None
 
     def rows(self, tokens: int) -> int:
-        """Rows of the program a text of so many tokens runs on."""
+        """Rows of the program a text of so many tokens runs on; the tokens without a machine."""
         return tokens if self.engine is None else int(self.engine.rows(tokens))
 
 
@@ -88,13 +88,13 @@ def open_session(
         pipeline = Pipeline.load(where, precision=precision)
         if executable is not None:
             check_model(executable, pipeline.model, pipeline.quantized)
+        positions = pipeline.limit
+        if sequence is not None and not 1 <= sequence <= positions:
+            raise UserError(f"--seq {sequence}: 1 to {positions}, the positions of {where}")
         if backend == "reference":
             tell("run")
             yield Session(pipeline)
             return
-        positions = pipeline.limit
-        if sequence is not None and not 1 <= sequence <= positions:
-            raise UserError(f"--seq {sequence}: 1 to {positions}, the positions of {where}")
         options: dict[str, Any] = {"progress": tell} if backend == "verilator" else {}
         with Device.open(backend, config, **options) as device:
             engine = DeviceEngine(

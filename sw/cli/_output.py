@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hw import __version__
 from sw.errors import UserError
 from sw.files import write_whole
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -87,19 +90,47 @@ def size(value: int) -> str:
     return f"{amount:.4g} GiB"
 
 
+def progress(*columns: str, keep: bool = False) -> "Progress":
+    """What shows progress on standard error.
+
+    Parameters
+    ----------
+    columns : str
+        Of every task, from the left: "spinner", "text" (its description), "bar", "count" (done of
+        all), "detail" (a field of that name), "time" (since it began). Texts are shown as they are,
+        whatever brackets a path holds.
+    keep : bool
+        Whether it still stands there when all is done.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    known = {
+        "spinner": SpinnerColumn(),
+        "text": TextColumn("{task.description}", markup=False),
+        "bar": BarColumn(20),
+        "count": MofNCompleteColumn(),
+        "detail": TextColumn("{task.fields[detail]}", markup=False),
+        "time": TimeElapsedColumn(),
+    }
+    return Progress(
+        *(known[column] for column in columns),
+        console=Console(stderr=True, highlight=False),
+        transient=not keep,
+    )
+
+
 @contextmanager
 def spinner(text: str) -> Iterator[Callable[[str], None]]:
     """Show on standard error what is being done; gives the function that changes the text."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
+    with progress("spinner", "text", "time") as bar:
         task = bar.add_task(text)
         yield lambda text: bar.update(task, description=text)
 
@@ -185,10 +216,11 @@ def emit_tables(
 
 def write_json(document: Mapping[str, Any], json_path: str) -> None:
     """Write JSON to a file, which appears whole or not at all, or to standard output ("-")."""
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     if json_path == "-":
-        sys.stdout.write(text)
+        # Escaped, since that may not be UTF-8.
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     path = Path(json_path)
     if path.exists() and not path.is_file():  # /dev/stdout, a pipe
         path.write_text(text, encoding="utf-8")

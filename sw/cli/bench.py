@@ -1,11 +1,13 @@
 """Measure every figure of docs/performance.md."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from sw.cli._output import Column, emit, json_option, write_json
+from sw.cli._output import Column, emit, json_option, progress, write_json
 from sw.errors import ResultError, UserError
+from sw.files import write_whole
 
 
 @click.command()
@@ -47,10 +49,6 @@ def command(
       tilewright bench layers
       tilewright bench --page docs/performance.md
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from sw.bench.markdown import has_marker, insert
     from sw.bench.parts import PARTS, Bench
     from sw.bench.results import Item, Results
 
@@ -59,35 +57,27 @@ def command(
             raise UserError(f"part {name!r} is unknown; one of {', '.join(PARTS)}")
     names = list(parts or PARTS)
     bench = Bench(Results(output / "results.jsonl"), quick=quick)
-    console = Console(stderr=True, highlight=False)
-    with Progress(
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-        console=console,
-    ) as bar:
+    if page is not None:
+        # Refused before all is measured.
+        _filled(page, dict.fromkeys(names, ""))
+    with progress("bar", "count", "time", "text", keep=True) as bar:
         task = bar.add_task("", total=len(bench.items(names)))
 
         def done(item: Item, ok: bool) -> None:
             bar.advance(task)
             if not ok:
                 label, reason = (bench.failed + bench.skipped)[-1]
-                console.print(f"{label}: {reason}", markup=False)
+                bar.console.print(f"{label}: {reason}", markup=False)
 
         bench.measure(names, lambda text: bar.update(task, description=text), done)
         bar.update(task, description="")
 
     output.mkdir(parents=True, exist_ok=True)
-    (output / "bench.md").write_text(bench.markdown(names), encoding="utf-8")
+    write_whole(output / "bench.md", bench.markdown(names).encode())
     document = bench.document(names)
     write_json(document, str(output / "bench.json"))
     if page is not None and not quick:
-        text = page.read_text(encoding="utf-8")
-        for name, made in bench.sections(names).items():
-            if has_marker(text, name):
-                text = insert(text, name, f"\n{made}\n")
-        page.write_text(text, encoding="utf-8")
+        write_whole(page, _filled(page, bench.sections(names)).encode())
     rows = [
         {
             "part": name,
@@ -107,6 +97,20 @@ def command(
     )
     if bench.failed:
         raise ResultError(f"{len(bench.failed)} items failed: {bench.failed[0][1]}")
+
+
+def _filled(page: Path, sections: Mapping[str, str]) -> str:
+    """A page with the text of each part it has a place for."""
+    from sw.bench.markdown import has_marker, insert
+
+    try:
+        text = page.read_text(encoding="utf-8")
+        for name, made in sections.items():
+            if has_marker(text, name):
+                text = insert(text, name, f"\n{made}\n")
+    except (UserError, UnicodeDecodeError) as error:
+        raise UserError(f"--page {page}: {error}") from error
+    return text
 
 
 _COLUMNS = (

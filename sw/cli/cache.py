@@ -72,7 +72,8 @@ def list_(json_path: str | None) -> None:
 def clear(kind: str | None, json_path: str | None) -> None:
     """Remove all entries, or those of one KIND.
 
-    What another process is working on stays, and the exit code is then 1.
+    Without KIND folders of kinds the project does not make stay. What another process is working
+    on stays too, and the exit code is then 1.
 
     \b
     Examples:

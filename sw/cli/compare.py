@@ -1,12 +1,13 @@
 """Compare quantized models with fp32: embeddings, layers, and what each operation loses."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sw.cli._config import chosen_config, config_options
-from sw.cli._output import Column, emit_tables, json_option
+from sw.cli._output import Column, emit_tables, json_option, progress
 from sw.errors import UserError
 from sw.quantize.recipe import ROUNDINGS, Recipe
 
@@ -70,9 +71,6 @@ def command(
       tilewright compare minilm --precision w8a8 --precision w8a16 --precision w8a8,ffn2=w8a16
       tilewright compare minilm --texts 40 --layers --edges
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from sw.compiler.cost import model_cycles
     from sw.graph.model import load_model
     from sw.models.tokenize import Tokenizer
@@ -92,17 +90,17 @@ def command(
     rows: list[dict[str, Any]] = []
     by_layer: list[dict[str, Any]] = []
     by_edge: list[dict[str, Any]] = []
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
+    with progress("text", "bar", "count", "time") as bar:
+        task = bar.add_task("plan", total=None)
+        # First, since it refuses what does not fit.
+        cycles = {
+            text: model_cycles(config, shape.hidden, shape.heads, shape.ffn, sequence, precision)
+            for text, precision in chosen.items()
+        }
+        base = cycles[precisions[0]]
         tokenizer = Tokenizer(loaded.folder)
         sequences = evaluation_ids(tokenizer, count, shape.positions)
-        task = bar.add_task("calibrate", total=None)
+        bar.update(task, description="calibrate")
         ids = calibration_ids(tokenizer, shape.positions)
         quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True), recipe)
         for text, precision in chosen.items():
@@ -117,22 +115,14 @@ def command(
                 store=None if store is None else _file(store, name, recipe),
                 progress=lambda done, total: bar.update(task, completed=done),
             )
-            cycles = model_cycles(
-                config,
-                shape.hidden,
-                shape.heads,
-                shape.ffn,
-                sequence,
-                precision,
-            )
             rows.append(
                 {
                     "precision": name,
                     "mean": result.summary.mean,
                     "worst": result.summary.worst,
                     "spearman": result.spearman,
-                    "cycles": cycles,
-                    "relative": cycles / (rows[0]["cycles"] if rows else cycles),
+                    "cycles": cycles[text],
+                    "relative": cycles[text] / base,
                 }
             )
             if layers:
@@ -180,6 +170,10 @@ def command(
     emit_tables(tables, json_path=json_path, keys=keys, extra={"texts": len(sequences)})
 
 
+_LONGEST = 120
+"""Characters of a file's name."""
+
+
 def _file(folder: Path, name: str, recipe: "Recipe") -> Path:
     """The file of a precision's results."""
     for bits, rounding in (("w8", recipe.w8), ("w4", recipe.w4)):
@@ -187,6 +181,10 @@ def _file(folder: Path, name: str, recipe: "Recipe") -> Path:
             name += f"-{bits}-{rounding}"
     folder.mkdir(parents=True, exist_ok=True)
     safe = "".join(c if c.isalnum() or c in "=.-" else "_" for c in name)
+    # A precision that differs in every layer has a longer name than files may have.
+    if len(safe) > _LONGEST:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        safe = f"{safe[:_LONGEST]}-{digest}"
     return folder / f"{safe}.jsonl"
 
 

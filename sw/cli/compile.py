@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from sw.cli._config import chosen_config, config_options
-from sw.cli._output import emit_tables, json_option
+from sw.cli._output import emit_tables, json_option, progress
 from sw.errors import UserError
 
 
@@ -45,9 +45,6 @@ def command(
       tilewright compile minilm -o minilm.tilewright
       tilewright compile minilm --preset small --seq 32 --precision w8a16 -o small.tilewright
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     from sw.compiler import compile_model
     from sw.pipeline.device import with_model
     from sw.pipeline.pipeline import Pipeline
@@ -56,13 +53,7 @@ def command(
     config = chosen_config(preset, config_file, settings)
     if not output.parent.is_dir():
         raise UserError(f"-o {output}: there is no folder {output.parent}")
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
+    with progress("text", "bar", "count") as bar:
         task = bar.add_task(f"quantize {model} to {precision}", total=None)
         pipeline = Pipeline.load(model, precision=precision)
         quantized = pipeline.quantized

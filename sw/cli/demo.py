@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sw.cli._config import chosen_config, config_options, config_words
-from sw.cli._output import Column, emit_tables, json_option, size
+from sw.cli._output import Column, emit_tables, json_option, progress, size
 from sw.cli._units import unit_columns, unit_rows
 from sw.errors import ResultError, UserError
 
@@ -77,9 +77,6 @@ def command(
       tilewright demo --sequence 32 --sentences 1 --trace layer.fst --trace-from 5000 \\
           --trace-cycles 2000
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from sw.demo import LEAST_MEAN, LEAST_WORST, MOST_SENTENCES, Demo
     from sw.models.fetch import resolve_model
 
@@ -100,13 +97,7 @@ def command(
     again = ["tilewright", "demo", *config_words(preset, config_file, settings)]
     again += ["--model", model, "--layer", str(layer), "--sequence", str(sequence)]
     began = time.perf_counter()
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    ) as bar:
+    with progress("text", "bar", "detail", "time", keep=True) as bar:
         fetching = bar.add_task(f"fetch {model}", total=1, detail="")
         folder = resolve_model(model)
         bar.advance(fetching)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sw.cli._config import chosen_config, config_options
-from sw.cli._output import Column, emit_tables, json_option, size
+from sw.cli._output import Column, emit_tables, json_option, progress, size
 from sw.cli._units import unit_columns, unit_rows
 from sw.errors import UserError
 
@@ -83,9 +83,6 @@ def command(
       tilewright profile --shape hidden=768,heads=12,ffn=3072 --preset small --seq 16
       tilewright profile minilm -o zoom --from 20000 --cycles 4000
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from sw.driver.backends import BACKENDS
     from sw.profiling.figures import GROUPS
 
@@ -99,13 +96,7 @@ def command(
             raise UserError(f"{option} {value}: one of {', '.join(known)}")
     if min(start, cycles) < 0:
         raise UserError("--from and --cycles: 0 or more")
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
+    with progress("text", "bar", "time") as bar:
         task = bar.add_task("", total=None)
 
         def tell(text: str) -> None:

@@ -71,8 +71,12 @@ def command(
             precision,
         )
 
-    with spinner("calibrate") as tell:
+    with spinner("plan") as tell:
+        # First, since it refuses what does not fit.
+        base = cost(first)
+        tell("calibrate")
         tokenizer = Tokenizer(loaded.folder)
+        sequences = search_ids(tokenizer, count, shape.positions)
         ids = calibration_ids(tokenizer, shape.positions)
         quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True))
         tried = 0
@@ -84,14 +88,13 @@ def command(
 
         found = search(
             quantizer,
-            search_ids(tokenizer, count, shape.positions),
+            sequences,
             cost,
             target=target,
             start=first,
             store=store,
             report=report,
         )
-    base = cost(first)
     rows: list[dict[str, Any]] = [
         {
             "precision": point.text,

@@ -147,9 +147,8 @@ def command(
         axes[key.strip()] = _split(text)
     base = chosen_config(preset, None, ())
     space = _space(axes, space_file, base)
-    if clock is not None and clock <= 0:
-        raise UserError(f"--clock {clock:g}: above 0 is needed")
-    synthesize = _synthesis(target_name, pnr)
+    if pnr and target_name is None:
+        raise UserError("--pnr: it needs --synth ecp5")
 
     from rich.console import Console
     from rich.progress import (
@@ -183,7 +182,7 @@ def command(
             layer=layer,
             texts=texts,
             effort=effort,
-            synthesize=synthesize,
+            synthesis=_synthesis,
             synth=target_name,
             pnr=pnr,
             clock=clock,
@@ -229,17 +228,13 @@ def _space(axes: dict[str, list[str]], file: Path | None, base: "Config") -> "Sp
     return Space(axes, base) if file is None else Space.from_toml(file, base).with_axes(axes)
 
 
-def _synthesis(target_name: str | None, pnr: bool) -> Any:
+def _synthesis(target_name: str, pnr: bool) -> Any:
     """What synthesizes a machine, checked before anything runs."""
     from functools import partial
 
     from synth.targets import target
     from synth.tools import ToolMissingError, need
 
-    if target_name is None:
-        if pnr:
-            raise UserError("--pnr: it needs --synth ecp5")
-        return None
     try:
         family = target(target_name)
         need("pyosys", "pyosys")
@@ -299,10 +294,14 @@ def _notes(table: list[dict[str, Any]], layer: str) -> list[str]:
 
 
 def _report(table: list[dict[str, Any]], folder: Path, title: str) -> list[str]:
-    """Write the report; lines that name what was written."""
+    """Write the report; lines that name what was written, or say why there is none."""
     from sw.sweep.report import write_report
 
-    return [str(path) for path in write_report(table, folder, title)]
+    try:
+        return [str(path) for path in write_report(table, folder, title)]
+    except UserError as error:
+        # The points are measured, and their table is of use without.
+        return [str(error)]
 
 
 _REASONS = 5

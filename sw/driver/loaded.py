@@ -62,14 +62,14 @@ class Loaded:
         self.idle: list[Blocks] = []
         try:
             self._add_frame()
-        except OutOfDeviceMemory:
-            self._release(self.fixed)
+            self.write(self.fixed, PROGRAM_REGION, np.frombuffer(executable.commands, np.uint8))
+            for region, content in executable.constants.items():
+                self.write(self.fixed, region, np.frombuffer(content, np.uint8))
+            for region in executable.regions_of("internal"):
+                self.write(self.fixed, region, np.zeros(regions[region], np.uint8))
+        except BaseException:
+            self._release_all()
             raise
-        self.write(self.fixed, PROGRAM_REGION, np.frombuffer(executable.commands, np.uint8))
-        for region, content in executable.constants.items():
-            self.write(self.fixed, region, np.frombuffer(content, np.uint8))
-        for region in executable.regions_of("internal"):
-            self.write(self.fixed, region, np.zeros(regions[region], np.uint8))
 
     # ---- memory ----
 
@@ -79,7 +79,7 @@ class Loaded:
         try:
             for region in sorted(regions):
                 blocks[region] = self._memory.allocate(self.sizes[region])
-        except OutOfDeviceMemory:
+        except BaseException:
             self._release(blocks)
             raise
         return blocks
@@ -88,15 +88,26 @@ class Loaded:
         for address in blocks.values():
             self._memory.free(address)
 
+    def _release_all(self) -> None:
+        for blocks in (self.fixed, *self._frames):
+            self._release(blocks)
+            blocks.clear()
+        self._frames.clear()
+        self.idle.clear()
+
     def write(self, blocks: Blocks, region: int, data: Bytes) -> None:
         """Write a region's content to its address."""
         self.device.transport.write_memory(blocks[region], data)
 
     def _add_frame(self) -> None:
         frame = self._place(self._moved)
-        # Inputs are written whole by every run.
-        for region in sorted(self._moved - self.executable.regions_of("input")):
-            self.write(frame, region, np.zeros(self.sizes[region], np.uint8))
+        try:
+            # Inputs are written whole by every run.
+            for region in sorted(self._moved - self.executable.regions_of("input")):
+                self.write(frame, region, np.zeros(self.sizes[region], np.uint8))
+        except BaseException:
+            self._release(frame)
+            raise
         self._frames.append(frame)
         self.idle.append(frame)
 
@@ -135,11 +146,7 @@ class Loaded:
     def free(self) -> None:
         """Give the memory back; runs that are queued end first. A second call does nothing."""
         self.device.queue.drain(self)
-        for blocks in (self.fixed, *self._frames):
-            self._release(blocks)
-            blocks.clear()
-        self._frames.clear()
-        self.idle.clear()
+        self._release_all()
 
     def __enter__(self) -> Self:
         return self

@@ -273,9 +273,10 @@ class Machine:
         finished = self.transport.wait(run.timeout, progress)
         seconds = time.perf_counter() - self._begun
         status = self.read("STATUS")
-        self._control(CONTROL_IRQ_CLEAR)
         if status & STATUS_FAULT:
-            raise self._fault(run.program)
+            fault = self._fault(run.program)
+            self._control(CONTROL_IRQ_CLEAR)
+            raise fault
         if not finished or not status & STATUS_DONE:
             late = DeviceTimeout(
                 f"not done after {run.timeout} cycles: {self.read('COMMANDS')} of "
@@ -285,13 +286,16 @@ class Machine:
             with contextlib.suppress(DeviceTimeout):
                 self._stop()
             raise late
-        return RunResult(
+        result = RunResult(
             cycles=self.read("CYCLES", still=True),
             commands=self.read("COMMANDS"),
             counters=self.counters(still=True),
             seconds=seconds,
             spans=self.transport.spans() if isinstance(self.transport, Recorder) else (),
         )
+        # Last of all: what Ctrl-C breaks off before can be waited for again.
+        self._control(CONTROL_IRQ_CLEAR)
+        return result
 
     def _fault(self, program: bytes) -> DeviceError:
         record = self.read("FAULT_CODE")

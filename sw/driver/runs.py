@@ -94,18 +94,18 @@ class Ticket:
 
     @property
     def staged(self) -> bool:
-        """Whether its inputs are in place."""
-        return self._frame is not None
+        """Whether its inputs are in place, all of them."""
+        return self._frame is not None and not self._images
 
     def stage(self) -> bool:
         """Write the inputs into a frame; False where none is free."""
         if self._frame is None:
             self._frame = self.loaded.acquire()
-            if self._frame is None:
-                return False
-            for region, image in self._images.items():
-                self.loaded.write(self._frame, region, image)
-            self._images.clear()
+        if self._frame is None:
+            return False
+        for region, image in self._images.items():
+            self.loaded.write(self._frame, region, image)
+        self._images.clear()
         return True
 
     def start(self, machine: Machine) -> None:
@@ -140,12 +140,10 @@ class Ticket:
         values = loaded.executable.unpack(regions)
         self._outputs = Outputs(values=values, result=self._result, regions=regions)
 
-    def fail(self, error: DeviceError) -> None:
-        """Keep an error for `result`."""
-        self._error = error
-
-    def leave(self) -> None:
-        """Give the frame back."""
+    def end(self, error: DeviceError) -> None:
+        """Give the frame back; without outputs by now, the run failed by `error`."""
+        if self._outputs is None:
+            self._error = error
         if self._frame is not None:
             self.loaded.idle.append(self._frame)
             self._frame = None
@@ -176,14 +174,18 @@ class Queue:
 
     def _start(self) -> None:
         while self._running is None and self._waiting and self._waiting[0].staged:
-            ticket = self._waiting.popleft()
+            ticket = self._running = self._waiting.popleft()
             try:
                 ticket.start(self._machine)
-                self._running = ticket
             except DeviceError as error:
-                ticket.fail(error)
-                ticket.leave()
+                self._running = None
+                ticket.end(error)
                 self._stage()
+            except BaseException:
+                # Nobody knows whether it runs: stopped before its frame is anyone else's.
+                with contextlib.suppress(DeviceError):
+                    self._machine.soft_reset()
+                raise
 
     def step(self) -> None:
         """Wait for the end of the run under way, start the next, then read the outputs."""
@@ -197,17 +199,17 @@ class Queue:
         except DeviceError as caught:
             error = caught
         self._running = None
-        if error is not None:
-            # Before its frame is anyone else's; where the bus hangs, the next start says so.
-            with contextlib.suppress(DeviceError):
-                self._machine.soft_reset()
-        # Before the outputs are read: the machine need not wait for that.
-        self._start()
-        if error is None:
-            ticket.collect()
-        else:
-            ticket.fail(error)
-        ticket.leave()
+        try:
+            if error is not None:
+                # Before its frame is anyone else's; where the bus hangs, the next start says so.
+                with contextlib.suppress(DeviceError):
+                    self._machine.soft_reset()
+            # Before the outputs are read: the machine need not wait for that.
+            self._start()
+            if error is None:
+                ticket.collect()
+        finally:
+            ticket.end(error or DeviceError("the outputs of the run were not read to their end"))
         self._stage()
         self._start()
 
@@ -215,8 +217,7 @@ class Queue:
         """Give up every run of a program that is not done."""
         for ticket in [ticket for ticket in self._waiting if ticket.loaded is loaded]:
             self._waiting.remove(ticket)
-            ticket.fail(DeviceError("the run was given up before it started"))
-            ticket.leave()
+            ticket.end(DeviceError("the run was given up before it started"))
         if self._running is not None and self._running.loaded is loaded:
             # Abandons it.
             self._machine.soft_reset()
@@ -225,8 +226,7 @@ class Queue:
         """Give up the run under way, if there is one: the machine is being reset."""
         ticket, self._running = self._running, None
         if ticket is not None:
-            ticket.fail(DeviceError("the machine was reset while the run was under way"))
-            ticket.leave()
+            ticket.end(DeviceError("the machine was reset while the run was under way"))
 
     def drain(self, loaded: Loaded | None = None) -> None:
         """Wait until no run (of a program) is queued; what they raise stays with their tickets."""

@@ -17,6 +17,7 @@ from sw.graph import ir
 from sw.graph.errors import GraphError
 from sw.models import bert, heads
 from sw.models.bert import Bert, BertConfig
+from sw.models.functions import table_of
 
 N = TypeVar("N", bound=ir.Node)
 
@@ -226,7 +227,7 @@ class _Finder:
             vocab=len(table.word),
             positions=len(table.position),
             types=len(table.type),
-            act={"gelu_tanh": "gelu", "quick_gelu": "silu"}.get(function, function),
+            act=table_of(function),
             tanh_form=function == "gelu_tanh",
             eps=_same((node.eps for node in norms), "epsilon"),
         )

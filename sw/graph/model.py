@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def load_model(where: str | Path, outputs: Sequence[str] | None = None) -> Model
     ModelError
         What cannot be read or is not supported, in one line.
     """
-    path = Path(where).expanduser()
+    path = Path(os.path.expanduser(where))
     if path.suffix.lower() != ".onnx":
         folder = resolve_model(where)
         return Model(bert=Bert.load(folder), head=load_head(folder), folder=folder)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sw.errors import reason
 from sw.models.errors import ModelError
+from sw.models.functions import table_of
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -87,19 +88,14 @@ class BertConfig:
         return "gelu_tanh" if self.tanh_form else self.act
 
     @classmethod
-    def load(cls, folder: Path) -> BertConfig:
-        """Read ``config.json`` of a model folder.
+    def from_json(cls, raw: dict[str, Any]) -> BertConfig:
+        """From the content of ``config.json``; ``quick_gelu`` becomes ``silu`` (`fold_act`).
 
         Raises
         ------
         ModelError
-            Not JSON, a missing key, a value or kind of model that is not supported.
+            A missing key, a value or kind of model that is not supported.
         """
-        return cls.from_json(read_json(folder / "config.json"))
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> BertConfig:
-        """From the content of ``config.json``; ``quick_gelu`` becomes ``silu`` (`fold_act`)."""
         for key, wanted in (
             ("model_type", "bert"),
             ("position_embedding_type", "absolute"),
@@ -120,7 +116,7 @@ class BertConfig:
                 vocab=raw["vocab_size"],
                 positions=raw["max_position_embeddings"],
                 types=raw.get("type_vocab_size", 2),
-                act={"gelu_tanh": "gelu", "quick_gelu": "silu"}.get(function, function),
+                act=table_of(function),
                 tanh_form=function == "gelu_tanh",
                 eps=float(raw.get("layer_norm_eps", 1e-12)),
             )

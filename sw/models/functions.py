@@ -15,6 +15,15 @@ Bool = npt.NDArray[np.bool_]
 QUICK_GELU = 1.702
 """``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``."""
 
+
+def table_of(function: str) -> str:
+    """The hardware's table that serves a function: its own but for the other forms of GELU.
+
+    The tanh form differs from erf's by less than the table's error; quick GELU is SiLU scaled.
+    """
+    return {"gelu_tanh": "gelu", "quick_gelu": "silu"}.get(function, function)
+
+
 _ERF_STEPS = 256
 _ERF_EDGE = 6
 _ERF_X = np.arange(-_ERF_EDGE * _ERF_STEPS, _ERF_EDGE * _ERF_STEPS + 1) / _ERF_STEPS

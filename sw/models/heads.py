@@ -228,16 +228,18 @@ def load_head(folder: Path) -> Head:
     ------
     ModelError
         Missing tensor, wrong shape or type, NaN, another number of labels than the config says,
-        a pooling that is not supported.
+        architectures that are no names, a pooling that is not supported.
     """
     raw = read_json(folder / "config.json")
-    names = raw.get("architectures") or ["BertModel"]
-    kind = names[0] if isinstance(names, list) else names
+    found = raw.get("architectures") or ["BertModel"]
+    kind = found[0] if isinstance(found, list) else found
+    if not isinstance(kind, str):
+        raise ModelError(f"config: architectures = {found!r}, must be names")
     if kind not in _HEADS:
         return load_pooling(folder)
     body = ("embeddings.", "encoder.layer.")
     tensors = read_tensors(folder, lambda name: not any(part in name for part in body))
-    return head_from_tensors(str(kind), raw, tensors)
+    return head_from_tensors(kind, raw, tensors)
 
 
 def head_from_tensors(kind: str, raw: dict[str, Any], tensors: Tensors) -> Head:

@@ -117,7 +117,7 @@ def check_disjoint(sets: list[list[Sentence]]) -> None:
         seen |= texts
 
 
-def passages(count: int, words: int, *, seed: int, folder: Path | None = None) -> list[str]:
+def passages(count: int, words: int, *, seed: int) -> list[str]:
     """Long passages: consecutive New York Times snippets joined until `words` words are reached.
 
     Parameters
@@ -134,7 +134,7 @@ def passages(count: int, words: int, *, seed: int, folder: Path | None = None) -
     ModelError
         If there is not enough text.
     """
-    snippets = [s.text for s in sentences(folder) if s.source == "nyt"]
+    snippets = [s.text for s in sentences() if s.source == "nyt"]
     whole: list[str] = []
     part: list[str] = []
     have = 0

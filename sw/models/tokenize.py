@@ -22,12 +22,6 @@ class Tokens:
     ids: npt.NDArray[np.int32]
     mask: npt.NDArray[np.bool_]
 
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Valid tokens of each sentence."""
-        out: npt.NDArray[np.int64] = self.mask.sum(axis=-1)
-        return out
-
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sim.golden.products import K_MAX
 from sw.quantize.formats import QModel
 from sw.quantize.reference import norm, run_layer
 
@@ -52,8 +53,8 @@ class ReferenceEngine:
 
     @property
     def limit(self) -> int | None:
-        """None: any length the model has positions for."""
-        return None
+        """Keys a row of scores may have."""
+        return K_MAX
 
     def encode(self, batch: Sequence[I16], lengths: Sequence[int]) -> list[I16]:
         """See `Engine.encode`."""

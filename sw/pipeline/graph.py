@@ -18,6 +18,7 @@ from sw.driver.device import Device
 from sw.graph import ir
 from sw.graph.errors import GraphError
 from sw.graph.run import Values, evaluate, run_node
+from sw.models.functions import QUICK_GELU, table_of
 
 F32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]
@@ -28,7 +29,6 @@ _S16 = 32767
 _MASKED = 32.0
 """Scores keep at least this range, so that masked ones vanish: e^-64."""
 _P_TOP = {8: 255, 16: 16384}
-_QUICK = 1.702
 
 
 def run_graph(
@@ -111,14 +111,13 @@ def _(node: ir.Softmax, v: Values, device: Device, bits: int) -> npt.NDArray[Any
 
 @_on.register
 def _(node: ir.Activation, v: Values, device: Device, bits: int) -> npt.NDArray[Any]:
-    # The tanh form differs from erf's by less than the table's error.
-    table = {"gelu_tanh": "gelu", "quick_gelu": "silu"}.get(node.function, node.function)
+    table = table_of(node.function)
     if table not in device.config.functions:
         held = ", ".join(device.config.functions) or "none"
         raise GraphError(
             f"Activation {node.out}: {node.function} needs {table}, {device.config.name} has {held}"
         )
-    gain = _QUICK if node.function == "quick_gelu" else 1.0
+    gain = QUICK_GELU if node.function == "quick_gelu" else 1.0
     x = np.clip(np.floor(v[node.x] * gain * 1024 + 0.5), -_S16, _S16).astype(np.int16)
     return (device.operations.activation(table, x) / np.float32(1024 * gain)).astype(np.float32)
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from sw.models.bert import Bert, mean_pool
 from sw.models.errors import ModelError
-from sw.models.tokenize import Tokenizer, Tokens
+from sw.models.tokenize import Tokenizer
 from sw.quantize import texts
 from sw.quantize.fingerprint import fingerprint
 from sw.quantize.formats import QModel
@@ -114,11 +114,6 @@ def evaluation_ids(
     if count is not None and count > fixed:
         chosen += texts.further(count - fixed)
     return [tokenizer(text, min(limit, texts.TOKENS)) for text in chosen]
-
-
-def evaluation_tokens(tokenizer: Tokenizer, count: int, length: int = 128) -> Tokens:
-    """The first `count` evaluation texts, cut and padded to `length`."""
-    return tokenizer.batch(texts.texts("evaluation", count), length)
 
 
 def layer_cosines(model: Bert, quantized: QModel, sequences: Sequence[Ids]) -> list[Cosines]:

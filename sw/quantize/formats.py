@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sim.golden.products import K_MAX
+from sw.models.errors import ModelError
 from sw.quantize.precision import LayerPrecision, Mode, ModelPrecision
 
 F64 = npt.NDArray[np.float64]
@@ -27,6 +29,19 @@ GROUP = 32
 """Rows of K that share the scales of 4-bit weights."""
 WEIGHT16_MAX = 32639
 """Largest magnitude of a 16-bit weight or operand: both its balanced bytes are s8."""
+
+
+def check_sizes(*, hidden: int, heads: int, head_dim: int, ffn: int) -> None:
+    """Refuse an encoder with rows wider than the arithmetic is built for, wherever it runs.
+
+    Raises
+    ------
+    ModelError
+        Naming the size, of 4096 at most.
+    """
+    for name, size in (("hidden", hidden), ("heads x head_dim", heads * head_dim), ("ffn", ffn)):
+        if size > K_MAX:
+            raise ModelError(f"{name} = {size}: at most {K_MAX}")
 
 
 class Width(enum.Enum):

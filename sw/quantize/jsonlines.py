@@ -30,7 +30,8 @@ class JsonLines:
     Raises
     ------
     ModelError
-        If the file has another header, or a line that is no JSON object.
+        If the file cannot be read or written, has another header or none, or a line that is no JSON
+        object. It is unchanged then.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -41,23 +42,33 @@ class JsonLines:
             raw = path.read_bytes() if path.exists() else b""
             # What stands behind the last line end was cut off while it was written.
             whole = raw[: raw.rfind(b"\n") + 1]
-            if len(whole) < len(raw):
-                os.truncate(path, len(whole))
             lines = [json.loads(line) for line in whole.splitlines()]
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot read {path}: {reason(error)}") from error
         if not all(isinstance(line, dict) for line in lines):
             raise ModelError(f"{path}: a line is no JSON object")
+        if lines and lines[0] != dict(header):
+            raise ModelError(f"{path} holds results of {lines[0]}, not of {dict(header)}")
+        if not lines and not _line(header).startswith(raw):
+            raise ModelError(f"{path} holds no results, and would be overwritten")
+        # Only now is it known that the file is one of these.
+        if len(whole) < len(raw):
+            try:
+                os.truncate(path, len(whole))
+            except OSError as error:
+                raise ModelError(f"cannot write {path}: {reason(error)}") from error
         if not lines:
             self.append(header)
-        elif lines[0] != dict(header):
-            raise ModelError(f"{path} holds results of {lines[0]}, not of {dict(header)}")
         self.records += lines[1:]
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write a line, at once."""
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            with self._path.open("ab") as file:
+                file.write(_line(record))
         except OSError as error:
             raise ModelError(f"cannot write {self._path}: {reason(error)}") from error
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record) + "\n").encode()

@@ -17,7 +17,7 @@ from sw.quantize import encode
 from sw.quantize.calibrate import LayerRange, calibrate, calibration_ids
 from sw.quantize.file import load, save
 from sw.quantize.fingerprint import fingerprint
-from sw.quantize.formats import QEmbedding, QModel, State, Width
+from sw.quantize.formats import QEmbedding, QModel, State, Width, check_sizes
 from sw.quantize.layer import LayerQuantizer, f64, norm, state
 from sw.quantize.precision import ModelPrecision, parse_precision
 from sw.quantize.recipe import Recipe
@@ -25,7 +25,6 @@ from sw.quantize.recipe import Recipe
 __all__ = [
     "Quantizer",
     "Recipe",
-    "folder_quantizer",
     "quantize",
     "quantize_folder",
     "quantize_model",
@@ -54,7 +53,7 @@ class Quantizer:
     Raises
     ------
     ModelError
-        If the ranges are those of another number of layers.
+        If the ranges are those of another number of layers, or a size is above 4096.
     """
 
     def __init__(
@@ -62,6 +61,7 @@ class Quantizer:
     ) -> None:
         if len(ranges) != len(model.layers):
             raise ModelError(f"{len(ranges)} calibrated layers, the model has {len(model.layers)}")
+        _check(model)
         self.model = model
         self.recipe = recipe or Recipe()
         self._ranges = ranges
@@ -102,6 +102,11 @@ class Quantizer:
         return QModel(embedding=_embedding(self.model, states[0]), layers=layers)
 
 
+def _check(model: Bert) -> None:
+    shape = model.config
+    check_sizes(hidden=shape.hidden, heads=shape.heads, head_dim=shape.head_dim, ffn=shape.ffn)
+
+
 def _embedding(model: Bert, output: State) -> QEmbedding:
     tables = (model.embedding.word, model.embedding.position, model.embedding.type)
     amax = max(float(np.abs(table).max()) for table in tables)
@@ -122,13 +127,6 @@ def quantize(
 ) -> QModel:
     """Quantize an encoder to one precision; see `Quantizer`."""
     return Quantizer(model, ranges, recipe)(precision)
-
-
-def folder_quantizer(folder: Path, recipe: Recipe | None = None) -> Quantizer:
-    """Load a model folder and calibrate it on the fixed calibration texts."""
-    model = Bert.load(folder)
-    ids = calibration_ids(Tokenizer(folder), model.config.positions)
-    return Quantizer(model, calibrate(model, ids, moments=True), recipe)
 
 
 def quantize_model(
@@ -153,7 +151,14 @@ def quantize_model(
     quantizer : callable, optional
         Gives the quantizer of this model and recipe, calibrated on the fixed texts; called only
         where the cache has not the integers. Several precisions may share one.
+
+    Raises
+    ------
+    ModelError
+        If a size is above 4096, or a constant does not fit its width.
     """
+    # Before the texts run through it.
+    _check(model)
     recipe = recipe or Recipe()
     if isinstance(precision, str):
         precision = parse_precision(precision, len(model.layers))

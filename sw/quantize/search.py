@@ -109,7 +109,15 @@ class _Step:
 
 
 def search_ids(tokenizer: Tokenizer, count: int = 64, limit: int = texts.TOKENS) -> list[Ids]:
-    """Token ids of calibration texts for a search, spread over all kinds; `limit`: positions."""
+    """Token ids of calibration texts for a search, spread over all kinds; `limit`: positions.
+
+    Raises
+    ------
+    ModelError
+        If `count` is below 1.
+    """
+    if count < 1:
+        raise ModelError(f"{count} texts, 1 or more are needed")
     chosen = texts.texts("calibration")
     picks = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
     return [tokenizer(chosen[i], min(limit, texts.TOKENS)) for i in picks.tolist()]

@@ -17,6 +17,7 @@ from sw.quantize.formats import (
     QSoftmax,
     State,
     Width,
+    check_sizes,
 )
 from sw.quantize.precision import LayerPrecision, Mode, with_width
 
@@ -64,7 +65,14 @@ def make_layer(
     ffn: int = 200,
     precision: LayerPrecision = W8A8,
 ) -> QLayer:
-    """A layer of random integers whose edges use their formats."""
+    """A layer of random integers whose edges use their formats.
+
+    Raises
+    ------
+    ModelError
+        If a size is above 4096.
+    """
+    check_sizes(hidden=hidden, heads=heads, head_dim=head_dim, ffn=ffn)
     rng = np.random.default_rng(seed)
     width = heads * head_dim
     wide = precision.attention == 16

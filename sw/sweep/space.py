@@ -24,6 +24,10 @@ _FIELDS = {one.name: one.type for one in dataclasses.fields(Config) if one.name 
 KEYS = (*MEMORY, *OTHERS, *(key for key in _FIELDS if key not in OTHERS))
 """What a space may vary: axes of the sweep, and every parameter of `Config` but its name."""
 
+_BITS, _SLOWEST = 32, 1e-6
+"""Of integers, and the least bandwidth in beats a cycle: beyond all that is of use, and within what
+the store holds, where cycles are integers of 64 bits."""
+
 
 def split_precisions(text: str) -> list[str]:
     """Precisions of a list: "w8a8,attention=16,w4a8" are two, as an override has a "=" in it."""
@@ -38,15 +42,18 @@ def split_precisions(text: str) -> list[str]:
 
 def _functions(value: Any) -> tuple[str, ...]:
     parts = value.split("+") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("a list of names is needed")
     return tuple(part for part in parts if part)
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, str):
-        return int(value, 0)
-    if isinstance(value, bool) or not isinstance(value, int):
+    number = int(value, 0) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int):
         raise ValueError("an integer is needed")
-    return value
+    if abs(number) >> _BITS:
+        raise ValueError(f"an integer of at most {_BITS} bits is needed")
+    return number
 
 
 def _value(key: str, value: Any) -> Any:
@@ -61,14 +68,14 @@ def _value(key: str, value: Any) -> Any:
         if key == "precision":
             return str(value)
         if key == "lanes":
-            resolve_lanes(value, 1)
+            _integer(resolve_lanes(value, 1))
             return str(value)
         if key == "functions":
             return _functions(value)
         if key == "mem_bandwidth":
             bandwidth = float(value)
-            if not 0 < bandwidth <= 1:
-                raise UserError(f"{key} = {value}: above 0 up to 1 is needed")
+            if not _SLOWEST <= bandwidth <= 1:
+                raise UserError(f"{key} = {value}: {_SLOWEST:g} to 1 is needed")
             return bandwidth
         number = _integer(value)
     except (TypeError, ValueError) as error:
@@ -109,7 +116,8 @@ class Space:
         for key, values in self.axes.items():
             if key not in KEYS:
                 raise UserError(f"a space has no {key!r}; known: {', '.join(sorted(KEYS))}")
-            listed = [values] if isinstance(values, (str, int, float)) else list(values)
+            several = isinstance(values, Sequence) and not isinstance(values, str)
+            listed = values if several else [values]
             checked[key] = tuple(dict.fromkeys(_value(key, value) for value in listed))
             if not checked[key]:
                 raise UserError(f"{key}: an empty list")

@@ -218,6 +218,10 @@ def test_toml(tmp_path):
         path.write_text(f"functions = {value}\n", encoding="utf-8")
         with pytest.raises(ValueError, match="a list of names is needed"):
             Config.from_toml(path)
+    for value in ('"other"', "3", "[1]"):
+        path.write_text(f"preset = {value}\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=r"preset .* is unknown; one of tiny"):
+            Config.from_toml(path)
 
 
 def test_failed_write_leaves_nothing_behind(tmp_path):

@@ -1,9 +1,12 @@
 """The core behind a socket: what is left when the simulation ends, and awkward memories."""
 
+import signal
+
 import numpy as np
 import pytest
 
 from hw.config import preset_config
+from hw.registers import IDENTIFICATION
 from sim.native.simulator import SimulationError
 from sim.testbenches.transport import CocotbTransport, build_core
 from sim.toolchain import ToolchainError
@@ -34,6 +37,25 @@ def test_an_awkward_memory_and_progress():
     device.close()
     with pytest.raises(SimulationError, match="the simulator is closed"):
         transport.read32(0)
+
+
+def test_an_interrupt_loses_no_answer():
+    """Ctrl-C while the simulator works: later answers belong to what was asked then."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with Device.open("cocotb", CONFIG, simulator="icarus") as device:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(KeyboardInterrupt):
+                device.transport.wait(10_000_000)
+            assert device.read("ID") == IDENTIFICATION
+            result = device.run(copy_executable(CONFIG), {"x": X}, start=0)
+            np.testing.assert_array_equal(result["y"], X)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_simulation_that_ends():

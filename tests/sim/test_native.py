@@ -309,8 +309,28 @@ def test_two_at_a_time(library):
 
 def test_progress(simulator):
     told: list[int] = []
-    assert not simulator.run(450_000, progress=told.append)
-    assert told == [200_000, 400_000, 450_000]
+    assert not simulator.run(45_000, progress=told.append)
+    assert told[0] == 10_000
+    assert told == sorted(set(told))
+    assert told[-1] == 45_000
+
+
+def test_a_slow_machine_is_left_often(simulator, monkeypatch):
+    """Calls into the library become as short as Ctrl-C needs, at any speed."""
+    now, calls = 0.0, []
+
+    def run(handle, cycles, until_interrupt):
+        nonlocal now
+        calls.append(cycles)
+        now += cycles / 5_000
+        return 0
+
+    monkeypatch.setattr(simulator._library, "tw_run", run)
+    monkeypatch.setattr("sim.native.simulator.time.perf_counter", lambda: now)
+    assert not simulator.run(100_000)
+    assert sum(calls) == 100_000
+    # Seconds of a call.
+    assert max(calls[4:]) / 5_000 < 0.5
 
 
 # ---- the cache ----

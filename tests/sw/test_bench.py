@@ -15,11 +15,12 @@ from sw.bench import drawn, error, layers, onnx_runtime, parts, peers, runs, spe
 from sw.bench.markdown import Table, insert, section
 from sw.bench.part import Part
 from sw.bench.parts import PARTS, Bench
-from sw.bench.results import Item, Results, Row, Unavailable, source_hash
+from sw.bench.results import Item, Results, Row, Unavailable
 from sw.bench.sizes import BERT_BASE, MINILM, Gemm, array_cycles, bus_cycles
 from sw.cli.bench import command
 from sw.driver.backends import BACKENDS
-from sw.errors import ResultError
+from sw.errors import ResultError, UserError
+from sw.sources import source_hash
 from tests.sw.small_bert import CONFIG, small_bert
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
@@ -104,12 +105,13 @@ def test_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr("sw.bench.results.source_hash", lambda names: "one")
     first = Results(path).measure(item, quiet)
     # Another process, later, with a line that was cut off.
-    with path.open("a") as file:
-        file.write('{"key": "half')
+    with path.open("ab") as file:
+        file.write('{"key": "½'.encode()[:-1])
     assert Results(path).measure(item, quiet) == first
     assert calls == ["measured"]
-    Results(path).measure(an_item(calls, a=2), quiet)
-    assert len(calls) == 2
+    for _ in range(2):
+        Results(path).measure(an_item(calls, a=2), quiet)
+        assert len(calls) == 2
     monkeypatch.setattr("sw.bench.results.source_hash", lambda names: "another")
     assert not Results(path).find([item])
     Results(path).measure(item, quiet)
@@ -181,6 +183,36 @@ def test_command(fake, tmp_path):
     assert "| 42 |" in text and "old" not in text  # noqa: PT018
 
 
+@pytest.mark.parametrize("content", [b"<!-- bench p -->\nold\n", b"\xff"])
+def test_a_page_that_cannot_be_filled_is_refused_first(fake, tmp_path, content):
+    page = tmp_path / "page.md"
+    page.write_bytes(content)
+    result = CliRunner().invoke(command, ["-o", str(tmp_path), "--page", str(page)])
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception).startswith(f"--page {page}: ")
+    assert not fake
+    assert page.read_bytes() == content
+
+
+def test_a_generator_that_fails_does_not_end_the_others(monkeypatch, tmp_path):
+    monkeypatch.setattr(speed.sys, "executable", "/bin/false")
+    (item,) = (item for item in speed.items(quick=True) if item.spec["what"] == "generate")
+    monkeypatch.setattr(parts, "PARTS", {"p": fake_part([item])})
+    bench = Bench(Results(tmp_path / "results.jsonl"))
+    bench.measure(["p"], quiet, lambda item, ok: None)
+    ((_, reason),) = bench.failed
+    assert "generate" in reason
+
+
+def test_outputs_appear_whole(fake, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench p -->\n<!-- end -->\n")
+    written: list[str] = []
+    monkeypatch.setattr("sw.cli.bench.write_whole", lambda path, data: written.append(path.name))
+    CliRunner().invoke(command, ["-o", str(tmp_path), "--page", str(page)])
+    assert written == ["bench.md", "page.md"]
+
+
 def test_unknown_part():
     result = CliRunner().invoke(command, ["nothing"])
     assert "part 'nothing' is unknown" in str(result.exception)
@@ -201,7 +233,7 @@ def test_insert():
     once = insert(page, "b", r"\1 new" + "\n")
     assert once == page.replace("2\n", "\\1 new\n")
     assert insert(once, "b", "2\n") == page
-    with pytest.raises(ValueError, match="0 places marked <!-- bench c -->"):
+    with pytest.raises(UserError, match="0 places marked <!-- bench c -->"):
         insert(page, "c", "")
 
 

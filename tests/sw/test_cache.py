@@ -30,6 +30,9 @@ def test_where_it_is(monkeypatch, tmp_path):
     assert cache.cache_dir() == tmp_path / "own"
     monkeypatch.setenv("TILEWRIGHT_CACHE", "own")
     assert cache.cache_dir() == Path.cwd() / "own"
+    monkeypatch.setenv("TILEWRIGHT_CACHE", "~no-such-user/own")
+    with pytest.raises(FileNotFoundError, match="no such home folder: 'TILEWRIGHT_CACHE=~no-such"):
+        cache.cache_dir()
     assert not (tmp_path / "own").exists()
 
 
@@ -117,7 +120,7 @@ def test_build_once_builds_once(root):
     assert final.is_dir()
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "no sums"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "no sums", "wrong sums"])
 def test_a_damaged_entry_is_built_anew(root, damage):
     final = root / "kind" / "name"
 
@@ -130,6 +133,8 @@ def test_a_damaged_entry_is_built_anew(root, damage):
     if damage == "gone":
         file.unlink()
     elif damage == "no sums":
+        (final / ".sha256").unlink()
+    elif damage == "wrong sums":
         (final / ".sha256").write_text("rubbish")
     else:
         file.write_bytes(b"cont" if damage == "cut" else b"c0ntent")
@@ -159,7 +164,7 @@ def test_lock_times_out(root):
 
 
 def test_the_lock_of_a_killed_process_is_free(root):
-    path = root / "kind" / "name"
+    path = root / "models" / "name"
     code = (
         "import sys, time, pathlib; from sw import cache\n"
         "path = pathlib.Path(sys.argv[1])\n"
@@ -201,3 +206,50 @@ def test_entries_and_clear(root):
     assert [e.name for e in removed] == ["z.v"]
     assert [e.name for e in busy] == ["x"]
     assert [e.name for e in cache.entries()] == ["x", "y"]
+
+
+def test_clear_leaves_what_is_not_the_project_s(root):
+    for kind in ("models", "projects"):
+        (root / kind / "a").mkdir(parents=True)
+    removed, _ = cache.clear()
+    assert [e.kind for e in removed] == ["models"]
+    assert [e.kind for e in cache.entries()] == ["projects"]
+    removed, _ = cache.clear("projects")
+    assert [e.kind for e in removed] == ["projects"]
+
+
+def test_an_interrupted_removal_leaves_no_part_of_an_entry(root, monkeypatch):
+    final = cache.build_once(root / "models" / "a", lambda folder: (folder / "f").touch())
+
+    def interrupted(path):
+        (Path(path) / ".sha256").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cache.clear()
+    assert not final.exists()
+    assert cache.entries() == []
+    cache.clear()
+    assert [path.name for path in final.parent.iterdir()] == [".a.lock"]
+
+
+def test_entries_that_vanish_meanwhile(root, monkeypatch):
+    for name in ("a", "b", "c"):
+        (root / "models" / name).mkdir(parents=True)
+    size = cache._size
+
+    def vanishing(path):
+        if path.name == "a":
+            path.rmdir()
+        return size(path)
+
+    monkeypatch.setattr(cache, "_size", vanishing)
+    found = cache.entries()
+    assert [e.name for e in found] == ["b", "c"]
+    monkeypatch.setattr(cache, "entries", lambda: found)
+    found[0].path.rmdir()
+    removed, busy = cache.clear()
+    assert [e.name for e in removed] == ["c"]
+    assert busy == []

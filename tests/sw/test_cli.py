@@ -1,6 +1,7 @@
 """The command line: what it prints, its exit codes, its errors in one line."""
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -150,9 +151,11 @@ def test_exit_code_of_a_command(monkeypatch):
     assert sw.cli.call(["presets"]) == 1
 
 
-def test_presets_as_table_and_json(capsys, tmp_path):
+def test_presets_as_table_and_json(capsys, tmp_path, monkeypatch):
     from hw.config import PRESETS
 
+    # A narrow terminal folds names.
+    monkeypatch.setenv("COLUMNS", "120")
     path = tmp_path / "presets.json"
     assert sw.cli.call(["presets", "--json", str(path)]) == 0
     out = capsys.readouterr().out
@@ -189,6 +192,45 @@ def test_a_json_file_is_never_half_written(tmp_path):
         _output.write_json({"a": object()}, str(path))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_on_a_standard_output_of_ascii(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    _output.write_json({"text": "½"}, "-")
+    out.seek(0)
+    assert json.load(out) == {"text": "½"}
+
+
+def test_tables_on_a_standard_output_of_ascii():
+    root = str(Path(sw.cli.__file__).parents[2])
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": root}
+    shown = subprocess.run(
+        [sys.executable, "-m", "sw", "presets"], env=env, check=True, capture_output=True
+    ).stdout
+    assert b"16?16" in shown
+
+
+def test_progress_shows_texts_as_they_are():
+    bar = _output.progress("text", "detail", "bar", "count", "time", "spinner")
+    bar.add_task("models/[/x]", detail="[red]")
+    bar.console.width = 200
+    with bar.console.capture() as shown:
+        bar.console.print(bar.get_renderable())
+    assert "models/[/x] [red]" in shown.get()
+
+
+def test_a_link_to_a_json_file_stays_one(tmp_path):
+    link = tmp_path / "link.json"
+    link.symlink_to("target.json")
+    for number in (1, 2):
+        _output.write_json({"a": number}, str(link))
+        assert link.is_symlink()
+        assert json.loads((tmp_path / "target.json").read_text()) == {"a": number}
+    link.unlink()
+    link.symlink_to("no-such-folder/x.json")
+    with pytest.raises(FileNotFoundError, match=r"link\.json"):
+        _output.write_json({}, str(link))
 
 
 @pytest.mark.parametrize(

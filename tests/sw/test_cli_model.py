@@ -11,10 +11,15 @@ from safetensors.numpy import load_file, save_file
 import sw.cli
 from hw.config import preset_config
 from sw.cli._model import read_texts
+from sw.cli.compare import _file
 from sw.compiler.operations.matmul import compile_matmul
 from sw.errors import UserError
+from sw.models.config import BertConfig
 from sw.pipeline.pipeline import Pipeline
 from sw.program.file import save
+from sw.quantize.recipe import Recipe
+from tests.sw.small_bert import JSON, tensors, write
+from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
 from tests.sw.test_pipeline import model_folder
 
 TEXTS = ("the cat sits on the mat", "a dog")
@@ -165,6 +170,18 @@ def test_compare_keeps_the_results_of_each_rounding(folder: Path, tmp_path: Path
     assert means[0] == means[2] != means[1]
 
 
+def test_results_of_a_precision_that_differs_in_every_layer_have_a_file(tmp_path: Path) -> None:
+    names = [
+        ",".join(["w8a8", *(f"{i}.{operation}=w8a16" for i in range(12) for operation in chosen)])
+        for chosen in (("qkv", "o", "ffn1"), ("qkv", "o", "ffn2"))
+    ]
+    files = {_file(tmp_path, name, Recipe()) for name in [*names, *names, "w8a8"]}
+    assert len(files) == 3
+    for file in files:
+        file.touch()
+    assert tmp_path / "w8a8.jsonl" in files
+
+
 def test_texts_are_cut_to_a_model_s_positions(tmp_path: Path) -> None:
     short = model_folder(tmp_path / "short", max_position_embeddings=9)
     out = tmp_path / "out.json"
@@ -173,6 +190,37 @@ def test_texts_are_cut_to_a_model_s_positions(tmp_path: Path) -> None:
     wanted = ("--texts", 4, "--target", 0.9, "--seq", 9)
     assert call("search", short, *wanted, "--json", out) == 0
     assert json.loads(out.read_text())["met"]
+
+
+@pytest.mark.parametrize("command", ["compare", "search"])
+def test_what_does_not_fit_is_refused_before_the_texts_run(
+    command: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sw.quantize.calibrate.calibrate", lambda *a, **k: pytest.fail("it ran"))
+    assert call(command, folder, "--seq", 0) == 2
+    assert "sequence = 0" in capsys.readouterr().err
+
+
+def test_a_model_wider_than_the_arithmetic_is_refused_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sw.quantize.calibrate.calibrate", lambda *a, **k: pytest.fail("it ran"))
+    sizes = {**JSON, "intermediate_size": 4104, "num_hidden_layers": 1}
+    shape = BertConfig.from_json({**sizes, "vocab_size": len(VOCABULARY)})
+    write(tmp_path, tensors(3, shape), {**sizes, "vocab_size": len(VOCABULARY)})
+    write_tokenizer(tmp_path)
+    for arguments in (
+        ("run", tmp_path, "--text", "a", "--backend", "reference"),
+        ("run", tmp_path, "--text", "a"),
+        ("compile", tmp_path, "-o", tmp_path / "out"),
+        ("compare", tmp_path),
+        ("search", tmp_path),
+    ):
+        assert call(*arguments) == 2
+        assert capsys.readouterr().err.strip().endswith("tilewright: ffn = 4104: at most 4096")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +232,9 @@ def test_texts_are_cut_to_a_model_s_positions(tmp_path: Path) -> None:
         (("run", "MODEL", "--text", "a", "--backend", "fpga"), "--backend fpga"),
         (("run", "MODEL", "--text", "a", "--precision", "w3a3"), "w3a3"),
         (("run", "MODEL", "--text", "a", "--seq", "4000"), "--seq 4000"),
+        (("run", "MODEL", "--text", "a", "--seq", "-7", "--backend", "reference"), "--seq -7"),
+        (("run", "models/bra[/x]", "--text", "a"), "'models/bra[/x]' is neither"),
+        (("compile", "[/x]", "-o", "OUT"), "'[/x]' is neither"),
         (("run", "MODEL", "--file", "/nowhere"), "--file /nowhere: No such file or directory"),
         (("run", "MODEL", "--text", "a", "--precision", "MODEL/x.toml"), "MODEL/x.toml: No such"),
         (("search", "MODEL", "--store", "MODEL/config.json/x"), "MODEL/config.json/x: File exists"),
@@ -195,6 +246,7 @@ def test_texts_are_cut_to_a_model_s_positions(tmp_path: Path) -> None:
         (("inspect", "MODEL/config.json"), "not a Tilewright program"),
         (("compare", "MODEL", "--texts", "0"), "--texts 0"),
         (("search", "MODEL", "--target", "2"), "target = 2"),
+        (("search", "MODEL", "--texts", "-1"), "-1 texts"),
     ],
 )
 def test_refusals(

@@ -12,6 +12,7 @@ from hw.config import PRESETS, Config
 from sim.golden import row_max
 from sim.iss import Machine
 from sw.compiler import CompileError, compile_layer, estimate
+from sw.models.errors import ModelError
 from sw.program import Executable, InputError, find_problems
 from sw.quantize.formats import QLayer
 from sw.quantize.precision import LayerPrecision, Mode, with_width
@@ -215,6 +216,26 @@ def test_an_input_of_another_shape_is_refused() -> None:
         compiled.pack({"x": np.zeros((7, 96), dtype=np.int16)})
     with pytest.raises(InputError, match="s16"):
         compiled.pack({"x": np.full((8, 96), 40000)})
+
+
+def test_what_scores_may_have_of_the_accumulators_is_told() -> None:
+    with pytest.raises(CompileError, match=r"2000 accumulator words.* has 2048, .* get 1792 at"):
+        compile_layer(make_layer(1), PRESETS["tiny"], 4000, effort=1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((4104, 3, 32, 200), "hidden = 4104: at most 4096"),
+        ((96, 129, 32, 200), "heads x head_dim = 4128: at most 4096"),
+        ((96, 3, 32, 4097), "ffn = 4097: at most 4096"),
+    ],
+)
+def test_layers_wider_than_the_arithmetic_are_refused(
+    sizes: tuple[int, int, int, int], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        make_layer(1, *sizes)
 
 
 def test_accumulators_for_less_than_two_rows_are_refused() -> None:

@@ -2,8 +2,11 @@
 
 import re
 import shlex
+import time
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -84,6 +87,38 @@ def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
     assert asked == wanted | changed
 
 
+def test_an_interrupt_gives_up_what_runs(tmp_path, monkeypatch):
+    demo = Demo(model_folder(tmp_path), layer=0, config=preset_config("tiny"), sequence=12)
+    samples = demo.samples(["a dog", "a cat", "the cat's mat"])
+    opened, running, ends = Device.open, Event(), []
+
+    def simulates(*_, progress, **__):
+        running.set()
+        try:
+            for cycles in range(300):
+                progress(cycles)
+                time.sleep(0.01)
+            ends.append("the end of the simulation")
+        except CancelledError:
+            ends.append("given up")
+            raise
+
+    def interrupted(*_, **__):
+        assert running.wait(10)
+        raise KeyboardInterrupt
+
+    def open_device(backend, config, **options):
+        device = opened("iss", config)
+        monkeypatch.setattr(device, "run", simulates if backend == "verilator" else interrupted)
+        return device
+
+    monkeypatch.setattr(Device, "open", open_device)
+    with pytest.raises(KeyboardInterrupt):
+        list(demo.run(samples, workers=1))
+    # One was under way, the others did not start.
+    assert ends == ["given up"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -102,6 +137,11 @@ def test_refusals_before_the_work(arguments, message, tmp_path, monkeypatch, cap
     folder = model_folder(tmp_path)
     assert sw.cli.call(["demo", "--preset", "tiny", "--model", str(folder), *arguments]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_model_s_name_is_no_markup(capsys):
+    assert sw.cli.call(["demo", "--model", "[/x]"]) == 2
+    assert "'[/x]' is neither a known model" in capsys.readouterr().err
 
 
 def test_most_sentences():

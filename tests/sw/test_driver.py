@@ -105,6 +105,14 @@ def test_region_0_holds_content_and_program(device):
         assert device.region(0)[1] == LENGTH - 3
 
 
+@pytest.mark.parametrize("size", [LENGTH, np.int64(LENGTH), np.uint16(LENGTH)])
+def test_a_region_of_zeros(iss, size):
+    iss.set_region(1, data())
+    iss.set_region(1, size)
+    assert iss.region(1)[1] == LENGTH
+    assert not iss.read_region(1).any()
+
+
 def test_regions_do_not_overlap(iss):
     rng = np.random.default_rng(5)
     contents = {}
@@ -273,6 +281,25 @@ class Other(IssTransport):
 def test_not_our_machine(name, value, text):
     with pytest.raises(DeviceMismatch, match=text):
         Device(CONFIG, Other(name, value))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_cannot_be_used_is_closed(monkeypatch, interrupted):
+    closed = []
+
+    class Closes(Other):
+        def read32(self, address):
+            if interrupted:
+                raise KeyboardInterrupt
+            return super().read32(address)
+
+        def close(self):
+            closed.append(True)
+
+    monkeypatch.setattr("sw.driver.device.open_transport", lambda *_: Closes("ID", 0))
+    with pytest.raises(KeyboardInterrupt if interrupted else DeviceMismatch):
+        Device.open("iss", CONFIG)
+    assert closed
 
 
 def test_another_configuration():

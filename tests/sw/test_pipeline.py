@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,13 @@ def test_batches_equal_single_runs(tmp_path: Path) -> None:
         np.testing.assert_array_equal(alone.hidden, other.hidden)
         assert same(alone.result, one.result)
         assert same(alone.result, other.result)
+
+
+def test_texts_longer_than_a_row_of_scores_are_refused(tmp_path: Path) -> None:
+    pipeline = _pipeline(model_folder(tmp_path))
+    pipeline.model = replace(pipeline.model, config=replace(pipeline.model.config, positions=5000))
+    with pytest.raises(ModelError, match="the text has 4102 tokens, 4096 are the limit"):
+        pipeline(["cat " * 4100])
 
 
 def test_look_up(tmp_path: Path) -> None:

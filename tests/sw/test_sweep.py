@@ -1,5 +1,6 @@
 """Sweeps: spaces, points, the store, searches, and what is said of bad input."""
 
+import datetime
 import sqlite3
 
 import numpy as np
@@ -87,7 +88,14 @@ def test_a_file(tmp_path):
         ({"array": [8], "rows": [8]}, "give either"),
         ({"lanes": ["D/2"]}, "lanes 'D/2'"),
         ({"lanes": ["C/0"]}, "lanes 'C/0'"),
-        ({"mem_bandwidth": ["2"]}, "above 0 up to 1"),
+        ({"mem_bandwidth": ["2"]}, "1e-06 to 1 is needed"),
+        ({"mem_bandwidth": [1e-300]}, "1e-06 to 1 is needed"),
+        ({"sp_depth": ["1024", "9" * 20]}, "at most 32 bits"),
+        ({"lanes": [10**20]}, "at most 32 bits"),
+        ({"rows": datetime.date(1979, 5, 27)}, "an integer is needed"),
+        ({"rows": {"8": 1}}, "an integer is needed"),
+        ({"functions": [[1]]}, "a list of names"),
+        ({"functions": [1]}, "a list of names"),
         ({"mem_latency": [0]}, "1 or more"),
         ({"sequence": [True]}, "an integer is needed"),
     ],
@@ -97,7 +105,17 @@ def test_what_is_no_space(axes, said):
         Space(axes)
 
 
-@pytest.mark.parametrize("text", ["array = [", "arrays = [8]", 'preset = "no"\narray = 8'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "array = [",
+        "arrays = [8]",
+        'preset = "no"\narray = 8',
+        "preset = [1]\narray = 8",
+        "rows = 1979-05-27",
+        "functions = [[1]]",
+    ],
+)
 def test_what_is_no_file(text, tmp_path):
     path = tmp_path / "space.toml"
     path.write_text(text)
@@ -148,6 +166,12 @@ def test_lanes():
     assert [resolve_lanes(text, 16) for text in ("C", "c/4", "3", 8, "C/3")] == [16, 4, 3, 8, 5]
 
 
+@pytest.mark.parametrize("clock", [0.0, -1.0, 1e-320, 1e308, float("inf"), float("nan")])
+def test_what_is_no_clock(clock):
+    with pytest.raises(UserError, match="1e-06 to 1e"):
+        Work(clock=clock)
+
+
 def test_times():
     row = Point.of({}).row(Work(), "here", cycles=60_000)
     assert time_of(row, Work()) == {}
@@ -194,6 +218,14 @@ def test_rows_are_kept_and_replaced(tmp_path):
     assert len(found) == 6
     assert found[row["point"]] == {**row, "cycles": 5}
     assert all(tuple(one) == tuple(COLUMNS) for one in found.values())
+
+
+def test_the_largest_numbers_are_kept(tmp_path):
+    (point,) = points(Space({"sp_depth": [2**32 - 1], "lanes": ["4294967295"]}))
+    row = point.row(Work(), "here", status="infeasible", seed=2**32 - 1)
+    with Store(tmp_path) as store:
+        store.put(row, point.spec(Work()))
+        assert list(store.rows().values()) == [row]
 
 
 def test_one_sweep_a_folder(tmp_path):

@@ -1,8 +1,11 @@
 """What Yosys and nextpnr make of the generated Verilog: cells counted, frequency reached."""
 
 import dataclasses
+import fcntl
 import functools
 import json
+import time
+from contextlib import nullcontext
 
 import pytest
 from click.testing import CliRunner
@@ -233,6 +236,39 @@ def test_a_tool_that_hangs_is_ended(tmp_path):
             log=log,
             timeout=1,
         )
+
+
+_CHILD = """
+import fcntl, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+held = open("held", "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+print(flush=True)
+time.sleep(600)
+"""
+_PARENT = f"""
+import subprocess, sys, time
+command = [sys.executable, "-c", {_CHILD!r}]
+subprocess.Popen(command, stdout=subprocess.PIPE).stdout.readline()
+time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("seconds", [600, 0], ids=["time-out", "end"])
+def test_what_a_tool_started_ends_with_it(tmp_path, seconds):
+    """Also a child that is deaf to SIGTERM, of a tool that is not."""
+    arguments = {"name": "parent", "folder": tmp_path, "log": tmp_path / "log", "timeout": 3}
+    with pytest.raises(tools.SynthesisError, match="took over") if seconds else nullcontext():
+        tools.run_python(_PARENT, [str(seconds)], **arguments)
+    with (tmp_path / "held").open("r+b") as held:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                assert time.monotonic() < deadline, "the child lives"
+                time.sleep(0.05)
 
 
 def test_a_tool_that_fails_shows_the_end_of_its_log(tmp_path):

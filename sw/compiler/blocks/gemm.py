@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from hw.commands import PARAMETER_ROWS, Mul, Opcode, Parts, Pre, WeightFormat, XMode
 from hw.encoding import Value
@@ -10,10 +10,6 @@ from sw.compiler.blocks.emitter import Emitter, Rows, Weights
 from sw.compiler.pack import Chunk
 from sw.compiler.schedule import Issued
 from sw.compiler.tile import parts
-
-Drain = Callable[[Weights, int], object]
-"""Empties an accumulator region: (weights, accumulator address)."""
-
 
 BYTES = (XMode.HIGH, XMode.LOW)
 """The feeder's passes over a 16-bit operand."""
