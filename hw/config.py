@@ -125,13 +125,6 @@ class Config:
             raise ValueError(
                 f"acc_banks * acc_depth = {self.acc_words} words: a command addresses at most 65536"
             )
-        # A word must hold whole beats or a beat whole half-words, or the DMA's width adapter
-        # would need a divider; both are powers of two, so only extremes are refused.
-        if self.axi_bytes > 16 * self.word_bytes:
-            raise ValueError(
-                f"axi_data_width = {self.axi_data_width}: at most 16 scratchpad words "
-                f"({16 * self.word_bytes * 8} bits) a beat"
-            )
         # The smallest program that can run: one block of R rows of s16 and two weight tiles.
         least = self.rows + 2 * (self.rows // 2) + 8
         if self.sp_words < 4 * least:
@@ -160,6 +153,13 @@ class Config:
     @property
     def axi_bytes(self) -> int:
         return self.axi_data_width // 8
+
+    @property
+    def queue_places(self) -> int:
+        """Commands a unit's queue holds: 3 where 2 are asked for, as a memory of one word behind
+        the queue's output register would have an address of no bits, and Verilog has no such wire.
+        """
+        return 3 if self.queue_depth == 2 else self.queue_depth
 
     @property
     def psum_bits(self) -> int:

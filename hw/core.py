@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -53,7 +53,7 @@ class Tilewright(wiring.Component):
         self.accumulators = Accumulators(config)
         self.row_table = RowTable(config)
         self.transfers = TransferUnit(config)
-        depth = config.queue_depth
+        depth = config.queue_places
         self.dispatchers = {
             Unit.LOAD: Dispatcher("load", (Opcode.LOAD,), queue_depth=depth),
             Unit.MATMUL: Dispatcher("matmul", (Opcode.MATMUL,), queue_depth=depth),
@@ -270,18 +270,18 @@ class Tilewright(wiring.Component):
         retiring: Value | int = 0
         for net in dispatch.values():
             retiring = retiring + net["retired"]
-        begun = Signal()
         # A cycle late: a run must not end before an overflow of its last posts is known.
         retiring_later = Signal(range(len(dispatch) + 1))
         m.d.sync += [
             issued.eq(issued + sent),
-            retiring_later.eq(retiring),
+            retiring_later.eq(Mux(clear, 0, retiring)),
             retired.eq(retired + retiring_later),
         ]
-        with m.If(dma.command.valid & dma.command.ready):
-            m.d.sync += begun.eq(1)
+        begun = decoder["begun"]
         ends = Signal()
-        m.d.comb += ends.eq(running & ~faulted & decoder["ended"] & (issued == retired))
+        m.d.comb += ends.eq(
+            running & ~faulted & ~resetting & decoder["ended"] & (issued == retired)
+        )
 
         # --- Faults, in the order of their priority.
         # Both a cycle late: what moved, and who waits.
@@ -293,7 +293,9 @@ class Tilewright(wiring.Component):
             dma.axi.aw.valid & dma.axi.aw.ready,
             matmul["busy"],
             vector["busy"],
-            vector["stall_row"],
+            vector["write_factor"],
+            vector["write_scale"],
+            vector["sp_write_valid"],
             *(net["take"] for net in dispatch.values()),
         )
         moved = Signal(len(moves))
@@ -348,6 +350,9 @@ class Tilewright(wiring.Component):
                     target.eq(value)
                     for target, value in zip((code, unit_code, index, address), record, strict=True)
                 ]
+        # An event of the same cycle is newer than what is cleared.
+        with m.If(registers["irq_clear"] | starts):
+            m.d.sync += irq_pending.eq(0)
         running_or_starting = running | starts
         with m.If(found & running_or_starting & ~faulted & ~resetting):
             m.d.sync += [
@@ -370,11 +375,9 @@ class Tilewright(wiring.Component):
             dma.quiesce.eq(resetting),
             self.irq.eq(registers["irq_enable"] & irq_pending),
         ]
-        with m.If(registers["irq_clear"] | starts):
-            m.d.sync += irq_pending.eq(0)
         restart = starts & (registers["program_count"] != 0)
         with m.If(starts):
-            m.d.sync += [finished.eq(0), issued.eq(0), retired.eq(0), begun.eq(0)]
+            m.d.sync += [finished.eq(0), issued.eq(0), retired.eq(0)]
         with m.If(restart):
             m.d.sync += [running.eq(1), fetch_start.eq(1)]
         with m.If(registers["soft_reset"]):
@@ -393,7 +396,6 @@ class Tilewright(wiring.Component):
                 fetch_start.eq(0),
                 issued.eq(0),
                 retired.eq(0),
-                begun.eq(0),
             ]
         m.d.comb += clear.eq(resetting & dma.quiet)
 
@@ -432,7 +434,7 @@ class Tilewright(wiring.Component):
         counted = Signal()
         counted_flags = Signal(len(counters["flags"]))
         m.d.sync += [
-            counted.eq(running),
+            counted.eq(running & ~clear),
             counted_flags.eq(Cat(Cat(*flags[unit], 0) for unit in COUNTERS)),
         ]
         m.d.comb += [

@@ -11,7 +11,7 @@ from hw.commands import LAYOUTS, Fault, Opcode, Unit, all_fields
 from hw.config import Config
 from hw.core import TOP_NAME, Tilewright
 from hw.manifest import SP_READ_LATENCY, interface, manifest_hash
-from hw.registers import COUNTERS, REGISTERS
+from hw.registers import BITS, COUNTERS, REGISTERS
 
 
 def ports(config: Config) -> list[dict[str, Any]]:
@@ -73,6 +73,11 @@ def _banner(config: Config, begin: str, end: str = "") -> str:
     )
 
 
+def _cell(text: str) -> str:
+    """Text of a Markdown table: a bar would end its cell."""
+    return text.replace("|", "\\|")
+
+
 def c_header(config: Config) -> str:
     """Return register offsets, bits, opcodes, faults and field places as a C header."""
     lines = [
@@ -88,6 +93,7 @@ def c_header(config: Config) -> str:
     lines += ["", "/* Registers: byte offsets. */"]
     for register in REGISTERS.values():
         lines.append(f"#define TILEWRIGHT_REG_{register.name} 0x{register.address:03x}")
+    lines += [f"#define TILEWRIGHT_{name} 0x{mask:x}" for name, mask in BITS.items()]
     lines += ["", "/* Opcodes, units and faults. */"]
     for kind, members in (("OP", Opcode), ("UNIT", Unit), ("FAULT", Fault)):
         lines += [f"#define TILEWRIGHT_{kind}_{member.name} {int(member)}" for member in members]
@@ -116,7 +122,8 @@ def register_documentation(config: Config) -> str:
     ]
     for register in REGISTERS.values():
         lines.append(
-            f"| 0x{register.address:03X} | {register.name} | {register.access} | {register.doc} |"
+            f"| 0x{register.address:03X} | {register.name} | {register.access} | "
+            f"{_cell(register.doc)} |"
         )
     lines += ["", "Units of FAULT_CODE: " + ", ".join(f"{int(u)} {u.name}" for u in Unit) + "."]
     lines += ["Codes: " + ", ".join(f"{int(f)} {f.name}" for f in Fault) + "."]
@@ -143,7 +150,7 @@ def register_documentation(config: Config) -> str:
             kind = " (or a scalar register)" if field.kind == "count" else ""
             lines.append(
                 f"| {field.offset + field.width - 1}:{field.offset} | {field.name} | "
-                f"{field.doc}{kind}{values} |"
+                f"{_cell(field.doc)}{kind}{values} |"
             )
     return "\n".join(lines) + "\n"
 

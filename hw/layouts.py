@@ -1,6 +1,6 @@
 """Commands as the hardware sees them: Amaranth layouts made from the one definition."""
 
-from amaranth.hdl import Cat, Value, signed, unsigned
+from amaranth.hdl import Value, signed, unsigned
 from amaranth.lib import data
 
 from hw.commands import LAYOUTS, Opcode
@@ -24,13 +24,3 @@ def command_layout(opcode: Opcode) -> data.StructLayout:
             for name, field in LAYOUTS[opcode].items()
         }
     )
-
-
-def raw_bits(opcode: Opcode) -> int:
-    """Bits of a raw command that matter to the opcode's unit."""
-    return max(field.offset + field.width for field in LAYOUTS[opcode].values())
-
-
-def pack(command: Value, opcode: Opcode) -> Value:
-    """Return the raw command's fields as the bits of `command_layout(opcode)`."""
-    return Cat(field_of(command, opcode, name) for name in LAYOUTS[opcode])

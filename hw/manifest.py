@@ -38,7 +38,6 @@ def interface(config: Config) -> dict[str, Any]:
                         "signed": field.signed,
                         "kind": field.kind,
                         "values": {v.name: int(v) for v in field.values} if field.values else None,
-                        "doc": field.doc,
                     }
                     for field in all_fields(opcode).values()
                 },
@@ -52,8 +51,7 @@ def interface(config: Config) -> dict[str, Any]:
         "scalars": SCALARS,
         "regions": REGIONS,
         "registers": {
-            r.name: {"address": r.address, "access": r.access, "doc": r.doc}
-            for r in REGISTERS.values()
+            r.name: {"address": r.address, "access": r.access} for r in REGISTERS.values()
         },
         "counters": {unit: list(reasons) for unit, reasons in COUNTERS.items()},
         "faults": {fault.name: int(fault) for fault in Fault},

@@ -39,6 +39,17 @@ STATUS_DONE = 1 << 1
 STATUS_FAULT = 1 << 2
 STATUS_RESETTING = 1 << 3
 
+BITS = {
+    "CONTROL_START": CONTROL_START,
+    "CONTROL_SOFT_RESET": CONTROL_SOFT_RESET,
+    "CONTROL_IRQ_CLEAR": CONTROL_IRQ_CLEAR,
+    "STATUS_BUSY": STATUS_BUSY,
+    "STATUS_DONE": STATUS_DONE,
+    "STATUS_FAULT": STATUS_FAULT,
+    "STATUS_RESETTING": STATUS_RESETTING,
+}
+"""Masks of the registers' bits, for the C header."""
+
 # What every unit does in a cycle of a run: exactly one of these, so each unit's counters add up to
 # CYCLES. "busy" is useful work; the rest are the reasons for having none.
 COUNTERS: dict[str, tuple[str, ...]] = {

@@ -23,7 +23,7 @@ class Decoder(Cell):
     count : 32, PROGRAM_COUNT
     command, index, command_valid, command_ready : from the fetch engine
     raw, raw_index : the checked command; unit_valid : 4, to which queue; unit_ready : 4
-    ended : END was reached; high until reset
+    begun, ended : BEGIN was legal, END was reached; high until reset
     fault : pulse; fault_code
     """
 
@@ -42,6 +42,7 @@ class Decoder(Cell):
                 "raw_index": Out(32),
                 "unit_valid": Out(len(QUEUES)),
                 "unit_ready": In(len(QUEUES)),
+                "begun": Out(1),
                 "ended": Out(1),
                 "fault": Out(1),
                 "fault_code": Out(4),
@@ -55,7 +56,7 @@ class Decoder(Cell):
         index = Signal(32, reset_less=True)
         fresh = Signal()  # a command that is not checked yet
         checked = Signal()
-        ended = Signal()
+        begun, ended = Signal(), Signal()
         opcode = raw[:8]
 
         bounds = {
@@ -64,7 +65,7 @@ class Decoder(Cell):
             "scale": config.scale_rows,
             "stat": config.stat_rows,
         }
-        known, enums_legal, addresses_legal = Signal(), Signal(init=1), Signal(init=1)
+        known, enums_legal, addresses_legal = Signal(), Signal(), Signal()
         queue = Signal(len(QUEUES))
         m.d.comb += [enums_legal.eq(1), addresses_legal.eq(1)]
         functions = [
@@ -138,6 +139,7 @@ class Decoder(Cell):
             self.command_ready.eq(~fresh & (~checked | sent) & ~ended & (fault_code == 0)),
             self.raw.eq(raw),
             self.raw_index.eq(index),
+            self.begun.eq(begun),
             self.ended.eq(ended),
             self.fault_code.eq(fault_code),
         ]
@@ -149,7 +151,7 @@ class Decoder(Cell):
         with m.If(fresh):
             m.d.sync += [fresh.eq(0), fault_code.eq(code), route.eq(queue)]
             with m.If(code == Fault.NONE):
-                m.d.sync += [checked.eq(queue.any()), ended.eq(is_end)]
+                m.d.sync += [checked.eq(queue.any()), begun.eq(1), ended.eq(is_end)]
         with m.If(fault_code != 0):
             m.d.sync += reported.eq(1)
         m.d.comb += self.fault.eq((fault_code != 0) & ~reported)

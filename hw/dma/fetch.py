@@ -187,11 +187,11 @@ class FetchEngine(wiring.Component):
         with m.If(gathering & ~valid & fifo.o.valid & ~fault.valid):
             if bytes_ <= COMMAND_BYTES:
                 parts = COMMAND_BYTES // bytes_
-                part = Signal(range(parts))
+                part = Signal(range(max(2, parts)))
                 m.d.comb += fifo.o.ready.eq(1)
                 m.d.sync += [
                     command.eq(Cat(command, taken.data)[8 * bytes_ :]),
-                    part.eq(part + 1),
+                    part.eq(Mux(part == parts - 1, 0, part + 1)),
                     valid.eq((part == parts - 1) & (taken.resp < RESP_ERROR)),
                 ]
             else:

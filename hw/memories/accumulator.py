@@ -240,7 +240,8 @@ class Accumulators(Cell):
             data.append(word)
         m.d.comb += self.read_data.eq(Cat(data))
 
-        # The maximum leaves the last column; the row's address is read a cycle ahead of it.
+        # The maximum leaves the last column; the row's address is read two cycles ahead of it, as
+        # block RAM gives its word late in the cycle.
         notes: list[Value] = [Cat(self.valid & self.top, self.top_first, self.top_stat)]
         for stage in range(config.columns + TOP_LATENCY - 1):
             note = Signal(len(notes[-1]), name=f"top_note{stage}")
@@ -249,14 +250,15 @@ class Accumulators(Cell):
         kept = Signal(signed(32), reset_less=True)
         writes = Signal()
         written = Signal.like(self.top_stat, reset_less=True)
-        before = Mux(notes[-1][1], LEAST, self.top_read_data)
+        before = Signal(signed(32), reset_less=True)
         m.d.sync += [
+            before.eq(Mux(notes[-2][1], LEAST, self.top_read_data)),
             kept.eq(Mux(top > before, top, before)),
             writes.eq(notes[-1][0]),
             written.eq(notes[-1][2:]),
         ]
         m.d.comb += [
-            self.top_read.eq(notes[-2][2:]),
+            self.top_read.eq(notes[-3][2:]),
             self.top_write.eq(writes),
             self.top_write_address.eq(written),
             self.top_write_data.eq(kept),

@@ -71,7 +71,7 @@ class WeightLoader(Cell):
         sub_bits = max(1, (panel // min(rows, columns) - 1).bit_length())
 
         # Prefetch: one request a word, as many under way as the queue has room for.
-        command = Signal(command_layout(Opcode.MATMUL))
+        command = Signal(command_layout(Opcode.MATMUL), reset_less=True)
         incoming = data.View(command_layout(Opcode.MATMUL), self.command)
         active = Signal()
         transposed = command.transposed

@@ -83,7 +83,7 @@ class MatmulUnit(Cell):
         layout = command_layout(Opcode.MATMUL)
         subs = config.panel // config.rows
         sub_bits = len(self.feeder.sub)
-        command = Signal(layout)
+        command = Signal(layout, reset_less=True)
         incoming = data.View(layout, self.command)
 
         # A command goes to loader and feeder in the same cycle.
@@ -98,7 +98,7 @@ class MatmulUnit(Cell):
         # The feeder holds a second command, so that the loader may prefetch its weights.
         active = Signal()
         waiting = Signal()
-        following = Signal(layout)
+        following = Signal(layout, reset_less=True)
         finish = Signal()  # the last row of the command is issued, or there is none
         m.d.comb += feeder_ready.eq(~waiting)
 
@@ -118,7 +118,8 @@ class MatmulUnit(Cell):
         empty = Signal()
         bytes_mode = Signal()
 
-        first_row = row == 0
+        # A register, as a grant of the scratchpad waits for it.
+        first_row = Signal(reset_less=True)
         last_row = row + 1 == command.m
         wants = Signal()
         issue = Signal()
@@ -137,6 +138,7 @@ class MatmulUnit(Cell):
         with m.If(issue):
             m.d.sync += [
                 row.eq(row + 1),
+                first_row.eq(0),
                 row_address.eq(row_address + (~bytes_mode | row[0])),
                 acc_row.eq(acc_row + 1),
             ]
@@ -146,6 +148,7 @@ class MatmulUnit(Cell):
                 m.d.comb += [next_panel.eq(panel_address), next_tile.eq(acc_tile)]
                 m.d.sync += [
                     row.eq(0),
+                    first_row.eq(1),
                     panel_address.eq(next_panel),
                     row_address.eq(next_panel),
                     acc_tile.eq(next_tile),
@@ -165,7 +168,8 @@ class MatmulUnit(Cell):
                     m.d.sync += column.eq(0)
                     m.d.comb += next_tile.eq(command.acc_addr)
                 with m.Elif(walk.n_step):
-                    m.d.sync += column.eq(column + config.columns)
+                    # Beyond every `valid` it stays there.
+                    m.d.sync += column.eq(Mux(column[16], column, column + config.columns))
                     m.d.comb += next_tile.eq(acc_tile + command.acc_stride)
 
         def start(source: data.View) -> list:
@@ -174,6 +178,7 @@ class MatmulUnit(Cell):
                 empty.eq((source.m == 0) | (source.kt == 0) | (source.nt == 0)),
                 bytes_mode.eq((source.mode == XMode.S8) | (source.mode == XMode.U8)),
                 row.eq(0),
+                first_row.eq(1),
                 sub.eq(0),
                 panel_address.eq(source.x_addr),
                 row_address.eq(source.x_addr),

@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Signal, Value
 class TileWalk:
     """Counters k, n over kt × nt tiles; K inner, or N inner with `k_outer`.
 
-    `advance(m, kt, nt, k_outer)` steps the counters; in the same cycle `k_step`, `k_reset`,
+    `advance(m)` steps the counters; in the same cycle `k_step`, `k_reset`,
     `n_step`, `n_reset` tell what addresses do, and `last` that this tile is the final one.
     """
 

@@ -33,6 +33,8 @@ V_BITS = 44
 A_BITS = 45
 BASE_BITS = 46
 MAXIMUM_BITS = 44
+PIECE = 17
+"""Bits of an operand that a DSP's multiplier takes, and one for the sign."""
 ROM_VALUE = 18
 ROM_SLOPE = 13
 
@@ -132,6 +134,17 @@ class Lane(Cell):
                 stages[stage] = register(f"{name}_{stage}", value.shape(), stages[stage - 1])
             return stages
 
+        def product(stage: int, a: Value, b: Value) -> Signal:
+            """Signed a × unsigned b of up to PIECE bits, two cycles later, which is at `stage`."""
+            pieces = []
+            for low in range(0, len(a), PIECE):
+                top = low + PIECE >= len(a)
+                piece = a[low:].as_signed() if top else a[low : low + PIECE]
+                pieces.append(register(f"product{stage - 1}_{low}", 2 * PIECE, piece * b))
+            # Of every other piece the product begins where that of the one before it ends.
+            even, odd = Cat(pieces[::2]), Cat(pieces[1::2])
+            return register(f"product{stage}", signed(len(a) + len(b)), even + (odd << PIECE))
+
         operand = delay("operand", self.operand, 0, STAGE_AFFINE)
 
         # Channel parameters.
@@ -159,9 +172,8 @@ class Lane(Cell):
         with m.Elif(self.take_acc):
             m.d.sync += v1.eq(Mux(self.more, v1 << 8, 0) + self.acc)
         # Row scales and centering are for one part.
-        product2 = register("product2", signed(49), v1[:32].as_signed() * self.pre_multiplier)
+        product3 = product(3, v1[:32], self.pre_multiplier)
         v2 = register("v2", signed(V_BITS), v1)
-        product3 = register("product3", signed(49), product2)
         v3 = register("v3", signed(V_BITS), v2)
         a = Signal(signed(A_BITS))
         with m.Switch(self.pre):
@@ -185,8 +197,7 @@ class Lane(Cell):
             with m.Default():
                 m.d.comb += factor.eq(self.row_multiplier)
         wide = A_BITS + FACTOR_BITS
-        product5 = register("product5", signed(wide), a4 * factor)
-        product6 = register("product6", signed(wide), product5)
+        product6 = product(6, a4, factor)
         shift = Signal(6)
         with m.Switch(self.mul):
             with m.Case(Mul.NONE):

@@ -152,9 +152,9 @@ class RowEngine(Cell):
                     m.next = "CLAMP"
             with m.State("CLAMP"):
                 # V below 2^56 stands in bits 55 … 0; k counts down from 27 while shifts of two
-                # bring its leading one into bits 55, 54.
+                # bring its leading one into bits 55, 54. What is 0 there would do so for ever.
                 m.d.sync += exponent.eq(27)
-                with m.If(value[-1] | (value == 0)):
+                with m.If(value[-1] | ~value[: V_BITS - 4].any()):
                     m.d.sync += value.eq(1)
                 m.next = "NORMALISE"
             with m.State("NORMALISE"):

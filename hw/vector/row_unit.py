@@ -70,13 +70,14 @@ class RowUnit(Cell):
         m = Module()
         panel = self.config.panel
         layout = command_layout(Opcode.ROW)
-        command = Signal(layout)
+        command = Signal(layout, reset_less=True)
         incoming = data.View(layout, self.command)
         row = Signal(16)
         word_address = Signal(16, reset_less=True)
         word = Signal(8 * self.config.word_bytes, reset_less=True)
         lane = Signal(range(panel))
         count = Signal(2)
+        through = Signal()  # PUT: all rows are in words
         last_row = row + 1 == command.m
         m.d.comb += [
             self.stat_address.eq(command.stat + row),
@@ -144,6 +145,7 @@ class RowUnit(Cell):
                     row.eq(0),
                     written.eq(0),
                     lane.eq(0),
+                    through.eq(0),
                     count.eq(0),
                     give.eq(0),
                     fetch.eq(0),
@@ -200,9 +202,10 @@ class RowUnit(Cell):
                 m.next = "COLLECT"
             with m.State("COLLECT"):
                 m.d.sync += [
-                    word.eq(Cat(word[16:], Mux(row < command.m, self.magnitude, 0))),
+                    word.eq(Cat(word[16:], Mux(through, 0, self.magnitude))),
                     row.eq(row + 1),
                     lane.eq(lane + 1),
+                    through.eq(through | last_row),
                 ]
                 m.next = "PUT"
                 with m.If(lane == panel - 1):
@@ -211,7 +214,7 @@ class RowUnit(Cell):
             with m.State("STORE"):
                 m.d.sync += [word_address.eq(word_address + 1), storing.eq(0)]
                 m.next = "PUT"
-                with m.If(row >= command.m):
+                with m.If(through):
                     m.next = "SETTLE"
 
             # Until the last write is visible.

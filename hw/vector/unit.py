@@ -29,8 +29,8 @@ from hw.vector.statistics import Statistics, statistics_latency
 
 TO_LANE = SP_READ_LATENCY + 1
 """Cycles from an item's issue to stage 0 of the lanes."""
-LEAST_GROUP = 4
-"""Least cycles of a group, for the read-modify-write of row statistics."""
+LEAST_GROUP = 3
+"""Least cycles from a row to its next group, for the read-modify-write of row statistics."""
 COUNTERS_AHEAD = 3
 """Cycles the output's counters run ahead of the lanes' results, to make masks and addresses."""
 
@@ -192,7 +192,7 @@ class VectorUnit(Cell):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         layout = command_layout(Opcode.VECTOR)
-        command = Signal(layout)
+        command = Signal(layout, reset_less=True)
         incoming = data.View(layout, self.command[: layout.size])
 
         # One command at a time.
@@ -234,7 +234,7 @@ class VectorUnit(Cell):
         self._share(m, run, issue, row_mode, write, statistics, row_unit)
 
         # The end: the last item has left statistics and its word is visible to readers.
-        drain = TO_LANE + LANE_LATENCY + max(2, statistics_latency(self.config.lanes)) + 2
+        drain = TO_LANE + LANE_LATENCY + statistics_latency(self.config.lanes) + 2
         ended = Signal(drain)
         m.d.sync += ended.eq(Cat(issue.last, ended)[:drain])
         vector_done = ended[-1] | issue.nothing
@@ -314,8 +314,10 @@ class VectorUnit(Cell):
         )
 
         # Issue.
-        pace = Signal()  # a group's last row waits for the group's least length
-        m.d.comb += pace.eq(item.parameter | ~item.last_row | (least == 0))
+        # A group's last row waits for the statistics of a first row: its own group's, or of a
+        # single row the group before.
+        pace = Signal()
+        m.d.comb += pace.eq(item.parameter | ~item.last_row | ~item.last_part | (least == 0))
         # Both grants, or none; an item that waits for one keeps the other's port.
         acc_free = ~item.needs_acc | self.acc_read_ready
         sp_free = ~item.needs_sp | self.sp_read_ready
@@ -334,7 +336,7 @@ class VectorUnit(Cell):
         ]
         with m.If(least != 0):
             m.d.sync += least.eq(least - 1)
-        with m.If(issue_row & item.first_row):
+        with m.If(issue_value & item.first_row):
             m.d.sync += least.eq(LEAST_GROUP - 1)
         with m.If(issue):
             m.d.sync += run.item_valid.eq(0)
@@ -522,7 +524,8 @@ class VectorUnit(Cell):
                 m.d.sync += [
                     out_row.eq(0),
                     out_first.eq(0),
-                    out_column.eq(out_column + lanes),
+                    # Beyond every `valid` it stays there.
+                    out_column.eq(Mux(out_column[16], out_column, out_column + lanes)),
                     out_group.eq(out_group + 1),
                 ]
                 with m.If(out_group == panel // lanes - 1):

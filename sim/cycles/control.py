@@ -123,7 +123,7 @@ class Dispatcher:
         self, clock: Clock, config: Config, unit: Unit, semaphores: Semaphores, worker: Worker
     ) -> None:
         self.clock, self.semaphores, self.worker = clock, semaphores, worker
-        self.queue = Queue(config.queue_depth)
+        self.queue = Queue(config.queue_places)
         self.waits: Intervals = []
         self.in_flight = 0
         self.room = Event()

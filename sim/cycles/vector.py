@@ -16,7 +16,7 @@ FIRST_ITEM = 2
 """Cycles from a command to its first item."""
 LANE = SP_READ_LATENCY + 1 + 23
 """Cycles from an item's issue to its result."""
-LEAST_GROUP = 4
+LEAST_GROUP = 3
 DIVIDE = 20
 """Cycles of a division, from its start to its result."""
 RSQRT_SQUARE, RSQRT_REST = 16, 8
@@ -30,7 +30,7 @@ def drain(config: Config) -> int:
     """Cycles from the last item's issue to the end of the command."""
     levels = (config.lanes - 1).bit_length()
     statistics = 1 + -(-levels // 2) + 3
-    return LANE + max(2, statistics) + 2
+    return LANE + statistics + 2
 
 
 class VectorUnit:
@@ -96,6 +96,7 @@ class VectorUnit:
         parts = 1 if from_sp else f["parts"] + 1
         items = f["m"] * parts
         begun = clock.now + FIRST_ITEM
+        armed = begun - LEAST_GROUP  # when a group's first row was through
         yield begun
         for group in range(f["panels"] * panel // lanes):
             column = group * lanes
@@ -131,9 +132,13 @@ class VectorUnit:
                 issue.works(clock.now, clock.now + count - 1, count)
                 left -= count
                 yield clock.now + count
-            # The group's last row waits for the statistics of its first.
-            least = LEAST_GROUP + (f["m"] > 1)
-            yield max(clock.now, first + least)
+            # The group's last row waits for the statistics of a first row: its own group's, or of
+            # a single row the group before.
+            if f["m"] > 1:
+                armed = first + parts - 1
+            yield max(clock.now, armed + LEAST_GROUP + 1)
+            if f["m"] == 1:
+                armed = clock.now - 1
         end = clock.now - 1
         self.operand.append((begun, end + 1))
         self.drain.append((end + 1, end + 1 + self.drain_cycles))

@@ -26,6 +26,8 @@ SHAPES = [
     shape(8, 4, 1, axi_data_width=32, row_engines=1, queue_depth=1, axi_addr_width=64),
     shape(4, 4, 4, axi_data_width=64, row_engines=3, functions=ACTIVATION_FUNCTIONS),
     shape(4, 8, 8, axi_data_width=256, row_engines=16, functions=(), weight_bits=4),
+    # A command a beat, queues whose memory would have one word.
+    shape(4, 4, 2, axi_data_width=512, queue_depth=2),
 ]
 MORE_SHAPES = [
     shape(16, 4, 2, axi_data_width=1024, axi_outstanding=1, axi_max_burst=1, functions=()),
