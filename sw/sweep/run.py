@@ -224,7 +224,7 @@ class _Runner:
     total: float = 0
 
     def __post_init__(self) -> None:
-        self.versions = measure.versions()
+        self.versions = measure.versions(self.work.model)
         self.stored = {} if self.again else self.store.rows()
 
     def measure(self, points: Sequence[Point]) -> dict[Point, Row]:

@@ -58,9 +58,9 @@ def cache(tmp_path_factory):
         os.environ["TILEWRIGHT_CACHE"] = before
 
 
-def small(folder, positions=POSITIONS):
+def small(folder, positions=POSITIONS, seed=31):
     """A model of the small vocabulary."""
-    weights = tensors(31, replace(CONFIG, positions=positions))
+    weights = tensors(seed, replace(CONFIG, positions=positions))
     name = "embeddings.word_embeddings.weight"
     weights[name] = weights[name][: len(VOCABULARY)]
     sizes = {"vocab_size": len(VOCABULARY), "max_position_embeddings": positions}
@@ -120,6 +120,40 @@ def test_another_memory_needs_no_other_program(model, cache, tmp_path):
     assert slow["cycles"] > quick["cycles"]
     assert slow["dram_bytes"] == quick["dram_bytes"]
     assert len(list((cache / "programs").iterdir())) == before
+
+
+def test_another_model_in_the_same_folder_is_measured(cache, tmp_path):
+    where = small(tmp_path / "model")
+    space = Space({"array": [4], "lanes": [2], "sequence": [5]})
+    (row,) = run(where, tmp_path / "out", space)
+    small(tmp_path / "model", seed=32)
+    (other,) = run(where, tmp_path / "out", space)
+    assert other["point"] == row["point"]
+    assert other["accuracy_mean"] != row["accuracy_mean"]
+    small(tmp_path / "again", seed=32)
+    assert other["versions"] == measure.versions(str(tmp_path / "again"))
+
+
+def test_versions_are_of_all_sources():
+    """Of all that is imported where figures are made, but what only stores or tells."""
+    program = """
+import sys
+import synth.nextpnr, synth.yosys
+import sw.sweep.measure
+from sw.driver.device import Device
+import sw.driver.simulators
+print(*(module.__file__ for name, module in sorted(sys.modules.items())
+        if name.split(".")[0] in ("hw", "sim", "sw", "synth") and module.__file__))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    tools = (f"sw/{name}.py" for name in ("cache", "errors", "files", "sources"))
+    others = ("sim/toolchain/", "sim/trace.py", "sw/sweep/point.py", *tools)
+    for file in found.stdout.split():
+        name = Path(file).relative_to(ROOT).as_posix()
+        hashed = any(name == of or name.startswith(f"{of}/") for of in measure._ALL)
+        assert hashed or name.startswith(others) or name.endswith("__init__.py"), name
 
 
 def command(model, folder, *more):
