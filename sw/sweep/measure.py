@@ -44,13 +44,14 @@ from sw.quantize.formats import QModel
 from sw.quantize.precision import parse_precision
 from sw.quantize.quantize import Quantizer, quantize_model
 from sw.sources import source_hash
-from sw.sweep.point import Point, Work
+from sw.sweep.point import FAILED, Point, Work
 
 Found = dict[str, Any]
 """Columns of a row."""
 
 Synthesize = Callable[[Config, Path], Found]
-"""Gives a machine's lut, ff, dsp, bram, units and fmax_mhz; the folder is for the tool's files."""
+"""Gives a machine's lut, ff, dsp, bram, units and fmax_mhz; the folder is for the tool's files.
+Where there are cells and no Fmax, a `status` other than done and its `reason` are columns, too."""
 
 WHOLE = "whole"
 PROGRAMS, ACCURACY = "programs", "accuracy"
@@ -247,7 +248,7 @@ def check(work: Work, precisions: Sequence[str]) -> dict[str, str]:
 
 
 def synthesis(synthesize: Synthesize, config: Config, folder: Path) -> Found:
-    """What a machine takes on a device; done once, and kept beside the tool's files."""
+    """What a machine takes on a device; done once, unless it failed, and kept beside the files."""
     kept = folder / "found.json"
     key = _key(config.to_dict(), versions())
     try:
@@ -257,5 +258,7 @@ def synthesis(synthesize: Synthesize, config: Config, folder: Path) -> Found:
     except (OSError, ValueError, KeyError):
         pass
     found = synthesize(config, folder)
+    if found.get("status") == FAILED:
+        return found
     write_whole(kept, json.dumps({**found, "key": key}).encode())
     return found

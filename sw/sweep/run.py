@@ -324,15 +324,18 @@ class _Runner:
 
     def _finish(self, point: Point) -> Row:
         """The row of a point whose jobs are through."""
-        found: dict[str, Any] = {"status": DONE}
+        found: dict[str, Any] = {}
+        verdicts = []
         for key in self._jobs(point):
             result = self.results[key]
-            if not isinstance(result, Exception):
-                found |= result
-            elif found["status"] != FAILED:
-                fits = not isinstance(result, CompileError)
-                found |= {"status": FAILED if fits else INFEASIBLE, "reason": _line(result)}
-        row = self._keep(point, **found)
+            columns = _refused(result) if isinstance(result, Exception) else result
+            found |= columns
+            if "status" in columns:
+                verdicts.append((columns["status"], columns["reason"]))
+        # What failed is tried again, and decides before what cannot be.
+        verdicts.sort(key=lambda verdict: verdict[0] != FAILED)
+        status, reason = next(iter(verdicts), (DONE, None))
+        row = self._keep(point, **found | {"status": status, "reason": reason})
         self.done += _weight(point)
         self.tell(self.done, self.total, f"{point.name} {point.precision}: {row['status']}")
         return row
@@ -372,6 +375,12 @@ class _Runner:
 def _weight(point: Point) -> float:
     """What share of the time a point takes, roughly: small arrays have long programs."""
     return float((point.values["rows"] * point.values["columns"]) ** -0.5 * point.sequence)
+
+
+def _refused(error: Exception) -> dict[str, Any]:
+    """Columns of a point by what a job of it raised."""
+    status = INFEASIBLE if isinstance(error, CompileError) else FAILED
+    return {"status": status, "reason": _line(error)}
 
 
 def _line(error: Exception) -> str:

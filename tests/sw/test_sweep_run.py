@@ -12,13 +12,16 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hw.config import Config
 from hw.manifest import manifest_hash
 from sw.cache import cache_dir
 from sw.cli import call
+from sw.cli.sweep import _synthesize
 from sw.errors import UserError
 from sw.models.text import sentences
 from sw.models.tokenize import Tokenizer
@@ -29,6 +32,8 @@ from sw.sweep.point import COLUMNS, Point, Work
 from sw.sweep.run import sweep
 from sw.sweep.space import Space
 from sw.sweep.store import NAME, Store, from_csv
+from synth.targets import Resources
+from synth.tools import SynthesisError
 from tests.sw.small_bert import CONFIG, JSON, tensors, write
 from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
 
@@ -362,6 +367,65 @@ def test_synthesis_is_done_once_a_machine(model, tmp_path):
     run(model, tmp_path, **options, tell=lambda *what: told.append(what[2]))
     assert sum(text.endswith("failed") for text in told) == sum(r["lanes"] == 1 for r in rows)
     assert not any(text.endswith("done") for text in told)
+
+
+def cells_without_fmax(config, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "calls").open("a").write("x")
+    large = config.rows == 8
+    status, reason = ("infeasible", "too large") if large else ("failed", "no luck")
+    return {"lut": config.rows, "units": "{}", "status": status, "reason": reason}
+
+
+def without_fmax(target, pnr):
+    return cells_without_fmax
+
+
+def test_cells_are_kept_without_fmax(model, tmp_path):
+    space = Space({"array": [4, 8], "lanes": [2], "sequence": [5]})
+    options = {"synth": "ecp5", "pnr": True, "synthesis": without_fmax}
+    for calls in (1, 2):
+        failed, large = run(model, tmp_path, space, **options)
+        assert (failed["status"], failed["reason"]) == ("failed", "no luck")
+        assert (large["status"], large["reason"]) == ("infeasible", "too large")
+        for row in (failed, large):
+            assert row["lut"] == row["rows"]
+            assert row["cycles"] > 0
+        # Only what failed is tried again.
+        made = {path.parent.name: path.read_text() for path in tmp_path.rglob("calls")}
+        assert made == {failed["name"]: calls * "x", large["name"]: "x"}
+
+
+LOG = """
+Info: Total DFFs:        18/83640     0%
+Info: Device utilisation:
+Info: \t              DP16KD:       0/    208     0%
+Info: \t          MULT18X18D:     {}/    156   128%
+ERROR: Unable to place cell 'g[139].m', no BELs remaining to implement cell type 'MULT18X18D'
+"""
+
+
+@pytest.mark.parametrize(
+    ("used", "status", "reason"),
+    [(200, "infeasible", "the device is too small: 200 of 156 MULT18X18D"), (20, "failed", "why")],
+)
+def test_what_cannot_be_placed(used, status, reason, tmp_path, monkeypatch):
+    def given(config, target, folder, **options):
+        netlist = folder / "netlist.json"
+        netlist.touch()
+        assert options["timeout"] == 60
+        return SimpleNamespace(netlist=netlist, units=[], resources=Resources(lut=7))
+
+    def placed(made, *, timeout):
+        assert timeout == 60
+        (tmp_path / "nextpnr-speed6-seed1.log").write_text(LOG.format(used))
+        raise SynthesisError("why")
+
+    monkeypatch.setattr("synth.yosys.synthesize", given)
+    monkeypatch.setattr("synth.nextpnr.place_and_route", placed)
+    found = _synthesize("ecp5", True, 60, Config(), tmp_path)
+    assert (found["lut"], found["status"], found["reason"]) == (7, status, reason)
+    assert not (tmp_path / "netlist.json").exists()
 
 
 def synthesized(config, folder):
