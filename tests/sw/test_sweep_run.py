@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -268,24 +269,18 @@ def test_the_same_over_a_cluster(model, table, tmp_path):
     assert figures(rows) == figures(table)
 
 
-def test_a_scheduler_that_dies_is_one_line(model, cache, tmp_path):
-    own = tmp_path / "cache"
-    own.mkdir()
-    (own / "models").symlink_to(cache / "models")
-    environment = {**os.environ, "TILEWRIGHT_CACHE": str(own)}
-    file = tmp_path / "scheduler.json"
+def start(*words, **more):
+    return subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, text=True, **more)
 
-    def start(*words, **more):
-        return subprocess.Popen(
-            [sys.executable, "-m", *words], env=environment, cwd=ROOT, text=True, **more
-        )
 
-    def dask(*words):
-        return start("dask", *words, "--scheduler-file", str(file), stderr=subprocess.DEVNULL)
-
-    folder = tmp_path / "out"
-    scheduler = dask("scheduler", "--port", "0", "--no-dashboard")
-    worker = dask("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard")
+@contextlib.contextmanager
+def scheduler(folder, **more):
+    """A scheduler with workers, in processes of their own, and its address."""
+    file = folder / "scheduler.json"
+    more = {"stderr": subprocess.DEVNULL, **more}
+    words = ["--no-dashboard", "--scheduler-file", str(file)]
+    process = start("dask", "scheduler", "--port", "0", *words, **more)
+    worker = start("dask", "worker", "--nworkers", "2", "--nthreads", "1", *words, **more)
     try:
         deadline = time.monotonic() + 60
         address = None
@@ -294,16 +289,28 @@ def test_a_scheduler_that_dies_is_one_line(model, cache, tmp_path):
             with contextlib.suppress(OSError, ValueError):
                 address = json.loads(file.read_text())["address"]
             time.sleep(0.1)
+        yield process, address
+    finally:
+        worker.terminate()
+        process.kill()
+        worker.wait(30)
+        process.wait(30)
+
+
+def test_a_scheduler_that_dies_is_one_line(model, cache, tmp_path):
+    own = tmp_path / "cache"
+    own.mkdir()
+    (own / "models").symlink_to(cache / "models")
+    environment = {**os.environ, "TILEWRIGHT_CACHE": str(own)}
+    folder = tmp_path / "out"
+    with scheduler(tmp_path, env=environment) as (known, address):
         words = [*command(model, folder)[2:], "--scheduler", address]
-        process = start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = start(*words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
         while not stored(folder) and time.monotonic() < deadline:
             time.sleep(0.02)
-        scheduler.kill()
+        known.kill()
         _, said = process.communicate(timeout=60)
-    finally:
-        for one in (worker, scheduler):
-            one.terminate()
-            one.wait(30)
     assert process.returncode == 2
     (line,) = said.strip().splitlines()
     assert "finished points" in line
@@ -587,6 +594,36 @@ def test_no_scheduler_leaves_nothing_behind(monkeypatch):
             pass
     # A client that is closed when it is deleted would wait, and complain.
     gc.collect()
+
+
+def test_a_scheduler_that_falls_silent(tmp_path, monkeypatch):
+    with (
+        scheduler(tmp_path) as (process, address),
+        executor(None, address) as (pool, alive),
+    ):
+        assert pool.submit(int, "7").result(30) == 7
+        alive()
+        monkeypatch.setattr("sw.sweep.executors.ANSWER", 1)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.1)
+        with pytest.raises(UserError, match="no answer in 1 s; finished points stay"):
+            alive()
+        # Or a client that is deleted waits.
+        process.send_signal(signal.SIGCONT)
+
+
+def test_what_is_no_scheduler():
+    answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with server.accept()[0] as connection:
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match="something else is there"), executor(None, address):
+            pass
 
 
 def test_a_corrupt_store_is_one_line(model, tmp_path, capsys):
