@@ -84,8 +84,8 @@ def sweep(
     search, count, objectives, seed
         As of `sw.sweep.search.batches`.
     only : str, optional
-        The point to measure, even if it is in the store; one of the space, or of the store. What
-        the store has of it, synthesis and RTL, is measured again.
+        The point to measure, even if it is in the store; one of the store, with the work it has
+        there, or of the space. What the store has of it, synthesis and RTL, is measured again.
     jobs, scheduler
         As of `sw.sweep.executors.executor`.
     tell : callable, optional
@@ -123,7 +123,8 @@ def sweep(
                 seed = known["seed"]
                 rtl = max(rtl, int(known["rtl_cycles"] is not None))
         synthesize = _synthesize(work, synthesis)
-        short = measure.check(work, space.axes.get("precision", ["w8a8"]))
+        asked = space.axes.get("precision", ["w8a8"])
+        short = measure.check(work, asked if chosen is None else [chosen[0].precision])
         if chosen is None and search != "optuna":
             _some_legal(space.point(choice, short.__getitem__) for choice in space.grid())
         rows: dict[Point, Row] = {}
@@ -175,12 +176,13 @@ def _batches(
 
 
 def _only(name: str, space: Space, work: Work, store: Store) -> tuple[Point, Work]:
-    """A point by its id, of the space or of the store."""
-    short = measure.check(work, space.axes.get("precision", ["w8a8"]))
-    for choice in space.grid():
-        point = space.point(choice, short.__getitem__)
-        if point.id(work) == name:
-            return point, work
+    """A point by its id: of the store, which knows its work too, or of the space."""
+    if name not in store.rows():
+        short = measure.check(work, space.axes.get("precision", ["w8a8"]))
+        for choice in space.grid():
+            point = space.point(choice, short.__getitem__)
+            if point.id(work) == name:
+                return point, work
     return from_spec(store.spec(name))
 
 

@@ -155,6 +155,22 @@ def test_a_point_comes_back_from_its_spec():
         assert option in point.command(work, "here")
 
 
+@pytest.mark.parametrize("functions", [(), ("gelu",), ("gelu", "tanh")])
+def test_a_point_comes_back_from_its_command(functions):
+    """Exact to the last bit of its numbers."""
+    machine = {"rows": 8, "columns": 4, "lanes": 2, "functions": functions, "sp_depth": 64}
+    point = Point.of(machine, mem_bandwidth=1 / 3, sequence=7, precision="w8a8,attention=16")
+    work = Work(clock=100 / 3)
+    words = point.command(work, "here").split()[2:]
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert float(options["--clock"]) == work.clock
+    settings = (b.split("=") for a, b in zip(words[::2], words[1::2], strict=True) if a == "--set")
+    axes = {key: [value] for key, value in settings}
+    axes |= {key: [options[f"--{key}"]] for key in ("rows", "columns", "lanes", "precision")}
+    axes |= {"sequence": [options["--seq"]], "mem_latency": [options["--latency"]]}
+    assert points(Space({**axes, "mem_bandwidth": [options["--bandwidth"]]})) == [point]
+
+
 def test_an_illegal_machine_is_a_point():
     point = Point.of({"rows": 8, "columns": 8, "lanes": 64})
     with pytest.raises(ValueError, match="lanes = 64"):

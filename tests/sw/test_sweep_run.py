@@ -516,6 +516,21 @@ def test_a_guided_search(model, tmp_path):
     assert figures(run(model, tmp_path, **options)) == figures(rows)
 
 
+def test_one_point_again_needs_no_other_model(model, tmp_path, monkeypatch):
+    (row,) = run(model, tmp_path, Space({"array": [4], "lanes": [2], "sequence": [5]}))
+
+    def load(where):
+        assert where == model
+        return loaded(where)
+
+    loaded = measure.model_of
+    monkeypatch.setattr(measure, "model_of", load)
+    # A precision of another model, too, which has more layers.
+    space = Space({"precision": ["w8a8,9.qkv=w8a16"]})
+    (again,) = sweep(space, "no-such-model", folder=tmp_path, only=row["point"], jobs=1)
+    assert figures([again]) == figures([row])
+
+
 def test_one_point_again(model, table, tmp_path, capsys):
     row = table[3]
     words = row["command"].split()[1:]
