@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 @click.option("--array", metavar="LIST", help="Rows and columns alike: 4,8,16,32.")
 @click.option("--rows", metavar="LIST", help="Rows of the array, without --array.")
 @click.option("--columns", metavar="LIST", help="Columns of the array, without --array.")
-@click.option("--lanes", metavar="LIST", help="Lanes; numbers, or fractions of the columns: C/2,C.")
+@click.option(
+    "--lanes",
+    metavar="LIST",
+    help="Lanes; numbers, or fractions of the columns: C/4,C [C/2 where columns are given].",
+)
 @click.option(
     "--precision",
     "precisions",

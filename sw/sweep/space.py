@@ -93,7 +93,8 @@ class Space:
     ----------
     axes : mapping of str to sequence or one value
         By a name of `KEYS`; "array" is rows and columns alike. Lanes may be fractions of the
-        columns: "C/4". What no axis names is as in `base`.
+        columns: "C/4". What no axis names is as in `base`; but lanes are "C/2" where an axis names
+        the columns, or `array`.
     base : Config, optional
         The machine the axes change.
 
@@ -183,6 +184,9 @@ class Space:
         machine = {**self.base.to_dict(), **{k: v for k, v in choice.items() if k in _FIELDS}}
         if "array" in choice:
             machine["rows"] = machine["columns"] = choice["array"]
+        if "lanes" not in choice and {"array", "columns"} & set(choice):
+            # A number that suits the base's columns may be more than these.
+            machine["lanes"] = "C/2"
         machine["lanes"] = resolve_lanes(machine["lanes"], machine["columns"])
         return Point.of(
             machine,

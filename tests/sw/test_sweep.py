@@ -48,6 +48,16 @@ def test_the_base_holds_where_nothing_is_said():
     assert point.config.to_dict() == {**tiny, "row_engines": 2, "name": point.name}
 
 
+def test_lanes_follow_the_columns():
+    for key in ("array", "columns"):
+        found = points(Space({key: [4, 8, 32]}))
+        assert [p.config.lanes for p in found] == [2, 4, 16]
+    tiny = preset_config("tiny")
+    (point,) = points(Space({"sp_depth": [64]}, tiny))
+    assert point.values["lanes"] == tiny.lanes
+    assert [p.values["lanes"] for p in points(Space({"array": [16], "lanes": [4]}))] == [4]
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
