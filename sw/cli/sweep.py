@@ -141,7 +141,6 @@ def command(
     from functools import partial
 
     from sw.sweep.run import sweep
-    from sw.sweep.search import DEFAULT
     from sw.sweep.space import split_precisions
 
     lists = {
@@ -157,12 +156,14 @@ def command(
     if precisions:
         axes["precision"] = [one for text in precisions for one in split_precisions(text)]
     for setting in settings:
-        key, sign, text = setting.partition("=")
+        name, sign, text = setting.partition("=")
+        key = name.strip()
         if not sign:
             raise UserError(f"--set {setting!r}: KEY=LIST is needed")
-        axes[key.strip()] = _split(text)
-    base = chosen_config(preset, None, ())
-    space = _space(axes, space_file, base)
+        if key in axes:
+            raise UserError(f"--set {setting!r}: {key} is given twice; one list has all its values")
+        axes[key] = _split(text)
+    space = _space(axes, space_file, None if preset is None else chosen_config(preset, None, ()))
     if pnr and target_name is None:
         raise UserError("--pnr: it needs --synth ecp5")
 
@@ -205,7 +206,7 @@ def command(
             rtl=rtl,
             search=search,
             count=count,
-            objectives=objectives or DEFAULT,
+            objectives=objectives or None,
             seed=seed,
             only=only,
             jobs=jobs,
@@ -227,7 +228,7 @@ def command(
             columns=_shown(table),
             rows=table,
             json_path=json_path,
-            notes=[*_notes(table, layer), *_report(table, output, title)],
+            notes=[*_notes(table, layer, rtl), *_report(table, output, title)],
         )
     failed = [row for row in table if row["status"] == "failed"]
     if failed:
@@ -238,10 +239,12 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _space(axes: dict[str, list[str]], file: Path | None, base: "Config") -> "Space":
+def _space(axes: dict[str, list[str]], file: Path | None, base: "Config | None") -> "Space":
     from sw.sweep.space import Space
 
-    return Space(axes, base) if file is None else Space.from_toml(file, base).with_axes(axes)
+    if file is not None:
+        return Space.from_toml(file, base).with_axes(axes)
+    return Space(axes) if base is None else Space(axes, base)
 
 
 def _synthesis(target_name: str, pnr: bool, *, timeout: float) -> Any:
@@ -314,7 +317,7 @@ def _sites(log: str) -> list[tuple[str, int, int]]:
     return [(kind, int(used), int(there)) for kind, used, there in found]
 
 
-def _notes(table: list[dict[str, Any]], layer: str) -> list[str]:
+def _notes(table: list[dict[str, Any]], layer: str, rtl: int) -> list[str]:
     from sw.quantize.precision import OPERATIONS
 
     count = {
@@ -328,6 +331,9 @@ def _notes(table: list[dict[str, Any]], layer: str) -> list[str]:
     if compared:
         worst = max(compared, key=abs)
         notes.append(f"{len(compared)} in RTL: the cycle model is {worst:+.2%} off at most")
+    if len(compared) < rtl:
+        which = "those that are done, with a memory of a beat a cycle"
+        notes.append(f"{len(compared)} of {rtl} points in RTL: {which}")
     # An override of some layers, such as 2.ffn2=w8a16.
     mixed = any(f".{name}=" in row["precision"] for row in table for name in OPERATIONS)
     if mixed and layer != "whole":

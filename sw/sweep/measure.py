@@ -27,6 +27,7 @@ from sim.cycles import Memory, predict
 from sim.native.simulator import BusOptions
 from sw.cache import build_once, cache_dir, lock
 from sw.compiler import compile_layer, compile_model
+from sw.compiler.errors import CompileError
 from sw.errors import UserError
 from sw.files import write_whole
 from sw.graph.model import Model, load_model
@@ -181,8 +182,11 @@ def cycles(point: Point, work: Work) -> Found:
     Raises
     ------
     CompileError
-        If the work does not fit the machine.
+        If the work does not fit the machine, or the sequence the model.
     """
+    positions = model_of(work.model).bert.config.positions
+    if point.sequence > positions:
+        raise CompileError(f"sequence = {point.sequence}: 1 to {positions}, the model's positions")
     begun = time.perf_counter()
     executable, _ = _program(point, work)
     config = executable.config

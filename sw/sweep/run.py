@@ -22,7 +22,7 @@ from sw.sweep import measure
 from sw.sweep.executors import Alive, executor, run
 from sw.sweep.measure import Synthesize
 from sw.sweep.point import DONE, FAILED, INFEASIBLE, Point, Row, Work, from_spec, time_of
-from sw.sweep.search import DEFAULT, batches
+from sw.sweep.search import batches
 from sw.sweep.space import Space, distinct
 from sw.sweep.store import Store, export
 
@@ -50,7 +50,7 @@ def sweep(
     rtl: int = 0,
     search: str = "grid",
     count: int | None = None,
-    objectives: Sequence[str] = DEFAULT,
+    objectives: Sequence[str] | None = None,
     seed: int = 0,
     only: str | None = None,
     jobs: int | None = None,

@@ -34,9 +34,21 @@ Batches = Generator[list[Choice], list[Row], None]
 
 
 def batches(
-    space: Space, search: str, count: int | None, seed: int, objectives: Sequence[str]
+    space: Space, search: str, count: int | None, seed: int, objectives: Sequence[str] | None = None
 ) -> Batches:
     """The points of a search, batch by batch.
+
+    Parameters
+    ----------
+    space : Space
+    search : str
+        One of `SEARCHES`.
+    count : int, optional
+        Of random and optuna: points, 50 by default.
+    seed : int
+        Of random and optuna.
+    objectives : sequence of str, optional
+        Of optuna: names of `OBJECTIVES`, `DEFAULT` by default.
 
     Raises
     ------
@@ -49,8 +61,11 @@ def batches(
         raise UserError(
             f"{count} points: 1 or more is needed, and a search that is random or optuna"
         )
+    if objectives is not None and search != "optuna":
+        raise UserError(f"objective {', '.join(objectives)}: search {search} has none, optuna has")
     if search == "optuna":
-        return _guided(space, count or min(len(space), 50), seed, objectives)
+        aims = DEFAULT if objectives is None else objectives
+        return _guided(space, count or min(len(space), 50), seed, aims)
     if search == "random":
         return _once(list(space.sample(count or min(len(space), 50), seed)))
     return _once(list(space.grid()))

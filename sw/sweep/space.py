@@ -131,6 +131,12 @@ class Space:
     def from_toml(cls, path: Path, base: Config | None = None) -> Space:
         """Read a file: a list (or one value) a key, `preset = "…"` for the rest of the machine.
 
+        Parameters
+        ----------
+        path : Path
+        base : Config, optional
+            Goes before the file's preset.
+
         Raises
         ------
         UserError
@@ -144,7 +150,8 @@ class Space:
             raise UserError(f"{path}: not a TOML file: {error}") from error
         preset = values.pop("preset", None)
         try:
-            return cls(values, preset_config(preset) if preset is not None else base or Config())
+            named = Config() if preset is None else preset_config(preset)
+            return cls(values, named if base is None else base)
         except (UserError, ValueError) as error:
             raise UserError(f"{path}: {error}") from error
 

@@ -83,6 +83,9 @@ def test_a_file(tmp_path):
     assert {p.values["lanes"] for p in found} == {2, 4}
     assert {p.values["axi_data_width"] for p in found} == {64}
     assert {p.values["functions"] for p in found} == {("gelu", "tanh")}
+    tiny = preset_config("tiny")
+    other = Space.from_toml(path, tiny)
+    assert {p.values["axi_data_width"] for p in points(other)} == {tiny.axi_data_width}
     wide = space.with_axes({"rows": [8], "columns": [16]})
     assert {p.values["columns"] for p in points(wide)} == {16}
 
@@ -362,11 +365,13 @@ def test_a_guided_search_of_a_small_space_ends():
         ({"search": "bayes"}, "search 'bayes'"),
         ({"search": "random", "count": 0}, "0 points"),
         ({"search": "grid", "count": 5}, "random or optuna"),
+        ({"search": "grid", "objectives": ["cycles"]}, "search grid has none"),
+        ({"search": "random", "objectives": ["cycles"]}, "search random has none"),
     ],
 )
 def test_what_is_no_search(options, said):
     with pytest.raises(UserError, match=said):
-        batches(SPACE, **{"count": None, "seed": 0, "objectives": [], **options})
+        batches(SPACE, **{"count": None, "seed": 0, **options})
 
 
 @pytest.mark.parametrize("objectives", [[], ["speed"]])

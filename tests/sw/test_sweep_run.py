@@ -343,6 +343,20 @@ def test_work_that_fits_nowhere(model, tmp_path):
     assert [row["status"] for row in stored(tmp_path).values()] == ["infeasible"]
 
 
+def test_sequences_that_the_model_has_not(model, tmp_path):
+    space = Space({"array": [4], "sequence": [5, POSITIONS + 1]})
+    short, long = run(model, tmp_path, space, texts=0)
+    assert short["status"] == "done"
+    assert long["status"] == "infeasible"
+    assert long["reason"] == f"sequence = 129: 1 to {POSITIONS}, the model's positions"
+
+
+def test_what_is_not_simulated_is_said(model, tmp_path, capsys):
+    words = ["--array=4", "--seq=5", "--bandwidth=0.5", "--rtl=1", "--texts=0", "--jobs=1"]
+    assert call(["sweep", *words, "--model", model, "-o", str(tmp_path)]) == 0
+    assert "0 of 1 points in RTL" in capsys.readouterr().out
+
+
 def broken(config, folder):
     if config.lanes == 1:
         raise RuntimeError("no luck")
@@ -576,6 +590,9 @@ def test_the_command_without_matplotlib(model, tmp_path, capsys, monkeypatch):
         (["--seed", "-1", "--search", "random"], "seed = -1"),
         (["--set", "lane=4"], "no 'lane'"),
         (["--set", "lanes"], "KEY=LIST"),
+        (["--lanes", "2", "--set", "lanes=4"], "lanes is given twice"),
+        (["--set", "sp_depth=64", "--set", "sp_depth=128"], "sp_depth is given twice"),
+        (["--objective", "nope"], "objective nope"),
         (["--array", ","], "empty list"),
         (["--precision", "w7a7"], "w7a7"),
         (["--layer", "9"], "layer 9"),
