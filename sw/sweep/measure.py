@@ -236,7 +236,7 @@ def rtl(point: Point, work: Work) -> Found:
 
 
 def check(work: Work, precisions: Sequence[str]) -> dict[str, str]:
-    """The shortest form of each precision, the model and its layer there.
+    """The shortest form of each precision; the model, its layer and so many texts are there.
 
     Raises
     ------
@@ -245,7 +245,13 @@ def check(work: Work, precisions: Sequence[str]) -> dict[str, str]:
     """
     from sw.quantize.precision import format_precision
 
-    layers = len(model_of(work.model).bert.layers)
+    model = model_of(work.model)
+    if work.texts:
+        try:
+            evaluation_ids(Tokenizer(model.folder), work.texts, model.bert.config.positions)
+        except ModelError as error:
+            raise UserError(f"texts = {work.texts}: {error}") from error
+    layers = len(model.bert.layers)
     if work.layer != WHOLE and not (work.layer.isdecimal() and int(work.layer) < layers):
         raise UserError(f"layer {work.layer}: 0 to {layers - 1}, or `{WHOLE}`")
     return {text: format_precision(parse_precision(text, layers)) for text in precisions}

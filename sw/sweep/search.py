@@ -25,6 +25,8 @@ DEFAULT = ("cycles", "accuracy_mean", "onchip_bytes")
 BATCH = 4
 """Points a guided search asks for at a time; it learns from all of them, so that what it finds does
 not depend on the order in which they end."""
+GRID = 1_000_000
+"""Most points of a grid."""
 _ASKS = 25
 """Questions for each new point before the space counts as exhausted."""
 
@@ -53,13 +55,17 @@ def batches(
     Raises
     ------
     UserError
-        If there is no such search or objective, or Optuna is not installed.
+        If there is no such search or objective, a grid is too large, or Optuna is not installed.
     """
     if search not in SEARCHES:
         raise UserError(f"search {search!r}: one of {', '.join(SEARCHES)}")
     if count is not None and (count < 1 or search == "grid"):
         raise UserError(
             f"{count} points: 1 or more is needed, and a search that is random or optuna"
+        )
+    if search == "grid" and len(space) > GRID:
+        raise UserError(
+            f"{len(space):,} combinations: a grid has {GRID:,} at most, random or optuna picks some"
         )
     if objectives is not None and search != "optuna":
         raise UserError(f"objective {', '.join(objectives)}: search {search} has none, optuna has")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,7 +102,8 @@ class Space:
     Raises
     ------
     UserError
-        Naming an axis that is unknown, empty, or has a value that cannot be one.
+        Naming an axis that is unknown, empty, or has a value that cannot be one; or if there are
+        2^63 combinations or more.
 
     Examples
     --------
@@ -124,6 +126,9 @@ class Space:
                 raise UserError(f"{key}: an empty list")
         if "array" in checked and {"rows", "columns"} & set(checked):
             raise UserError("array is rows and columns: give either")
+        count = math.prod(map(len, checked.values()))
+        if count > sys.maxsize:
+            raise UserError(f"{count:.2e} combinations: fewer than 2^63 are needed")
         ordered = {key: checked[key] for key in KEYS if key in checked}
         object.__setattr__(self, "axes", ordered)
 

@@ -10,7 +10,7 @@ from hw.config import Config, preset_config
 from sw.errors import UserError
 from sw.sweep.point import COLUMNS, INFEASIBLE, Point, Work, from_spec, resolve_lanes, time_of
 from sw.sweep.search import batches
-from sw.sweep.space import Space, distinct, split_precisions
+from sw.sweep.space import KEYS, Space, distinct, split_precisions
 from sw.sweep.store import NAME, Store, export, from_csv
 
 # ---- spaces ----
@@ -111,6 +111,7 @@ def test_a_file(tmp_path):
         ({"functions": [1]}, "a list of names"),
         ({"mem_latency": [0]}, "1 or more"),
         ({"sequence": [True]}, "an integer is needed"),
+        ({key: range(1, 2**11) for key in KEYS[-6:]}, "fewer than 2\\^63"),
     ],
 )
 def test_what_is_no_space(axes, said):
@@ -276,6 +277,34 @@ def test_what_is_no_store(tmp_path):
         Store(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change", ["cycles = 'abc'", "cycles = 1.5", "accuracy_mean = x'00'", "status = x'00'"]
+)
+def test_a_cell_of_another_type_is_told(change, tmp_path):
+    ((point, row),) = rows_of(1)
+    with Store(tmp_path) as store:
+        store.put(row, point.spec(Work()))
+        store._base.execute(f"UPDATE points SET {change}")
+        with pytest.raises(UserError, match=rf"no store of a sweep: {change.split()[0]} of"):
+            store.rows()
+
+
+def test_a_changed_point_is_told(tmp_path):
+    ((point, row),) = rows_of(1)
+    name = point.id(Work())
+    with Store(tmp_path) as store:
+        store.put(row, point.spec(Work()))
+        (text,) = store._base.execute("SELECT spec FROM points").fetchone()
+        rng = np.random.default_rng(5)
+        for _ in range(50):
+            at = int(rng.integers(len(text)))
+            for other in (text[:at], text[:at] + "7" + text[at + 1 :], None, "", "[]", b"\0"):
+                store._base.execute("UPDATE points SET spec = ?", [other])
+                if other != text:
+                    with pytest.raises(UserError, match=f"what {name} is was changed"):
+                        store.spec(name)
+
+
 def test_a_damaged_store_is_told_and_left_alone(tmp_path):
     with Store(tmp_path) as store:
         for point, row in rows_of(60):
@@ -346,6 +375,9 @@ SPACE = Space(
 )
 
 
+LARGE = Space({"sp_depth": range(1, 1025), "sequence": range(1, 1025)})
+
+
 def test_a_guided_search():
     found = played(SPACE, count=40, seed=1)
     assert len(found) == len(set(found)) == 40
@@ -365,13 +397,17 @@ def test_a_guided_search_of_a_small_space_ends():
         ({"search": "bayes"}, "search 'bayes'"),
         ({"search": "random", "count": 0}, "0 points"),
         ({"search": "grid", "count": 5}, "random or optuna"),
+        (
+            {"search": "grid", "space": LARGE},
+            "1,048,576 combinations: a grid has 1,000,000 at most",
+        ),
         ({"search": "grid", "objectives": ["cycles"]}, "search grid has none"),
         ({"search": "random", "objectives": ["cycles"]}, "search random has none"),
     ],
 )
 def test_what_is_no_search(options, said):
     with pytest.raises(UserError, match=said):
-        batches(SPACE, **{"count": None, "seed": 0, **options})
+        batches(**{"space": SPACE, "count": None, "seed": 0, **options})
 
 
 @pytest.mark.parametrize("objectives", [[], ["speed"]])

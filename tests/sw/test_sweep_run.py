@@ -597,6 +597,7 @@ def test_the_command_without_matplotlib(model, tmp_path, capsys, monkeypatch):
         (["--precision", "w7a7"], "w7a7"),
         (["--layer", "9"], "layer 9"),
         (["--texts", "-1"], "0 or more"),
+        (["--texts", "100000"], "texts = 100000"),
         (["--space", "/no/such.toml"], "/no/such.toml"),
         (["--synth", "asic"], "--synth"),
         (["--pnr"], "--pnr"),
