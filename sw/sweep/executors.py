@@ -22,6 +22,8 @@ from sw.sweep.measure import versions
 
 ANSWER = 10
 """Seconds a scheduler has to answer; whether it still does is asked as often."""
+START = 60
+"""Seconds its workers have to import the project."""
 
 Alive = Callable[[], None]
 """Raises UserError once jobs can no longer come back, within `ANSWER` seconds."""
@@ -180,8 +182,8 @@ def _client(kind: Any, address: str) -> Iterator[tuple[Executor, Alive]]:
             _within(client.close, ANSWER)
 
 
-def _within(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a call returns or raises; TimeoutError if that takes longer than `ANSWER`.
+def _within(function: Callable[..., Any], *arguments: Any, limit: float | None = None) -> Any:
+    """What a call returns or raises; TimeoutError if that takes longer than `ANSWER`, or a limit.
 
     Dask's own time-outs do not hold where the other side is there and silent.
     """
@@ -194,7 +196,7 @@ def _within(function: Callable[..., Any], *arguments: Any) -> Any:
             result.set_exception(error)
 
     threading.Thread(target=call, daemon=True).start()
-    return result.result(ANSWER)
+    return result.result(ANSWER if limit is None else limit)
 
 
 def _reach(address: str) -> None:
@@ -224,8 +226,8 @@ def _same_everywhere(client: Any, address: str) -> None:
     own = versions()
     try:
         found = {
-            "its scheduler": _within(client.run_on_scheduler, versions),
-            **_within(client.run, versions),
+            "its scheduler": _within(client.run_on_scheduler, versions, limit=START),
+            **_within(client.run, versions, limit=START),
         }
     except TimeoutError:
         raise UserError(f"scheduler {address}: it or a worker does not answer") from None
