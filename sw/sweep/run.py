@@ -125,7 +125,7 @@ def sweep(
         synthesize = _synthesize(work, synthesis)
         asked = space.axes.get("precision", ["w8a8"])
         short = measure.check(work, asked if chosen is None else [chosen[0].precision])
-        if chosen is None and search != "optuna":
+        if chosen is None and search == "grid":
             _some_legal(space.point(choice, short.__getitem__) for choice in space.grid())
         rows: dict[Point, Row] = {}
         with executor(jobs, scheduler) as (pool, alive):

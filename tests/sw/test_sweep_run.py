@@ -371,6 +371,14 @@ def test_what_is_not_simulated_is_said(model, tmp_path, capsys):
     assert "0 of 1 points in RTL" in capsys.readouterr().out
 
 
+def test_a_large_space_is_not_walked_through(model, tmp_path):
+    many = range(1, 1025)
+    space = Space({"lanes": [3], "sp_depth": many, "sequence": many, "mem_latency": many})
+    with pytest.raises(UserError, match="no point of the space is feasible; the first one: lanes"):
+        run(model, tmp_path, space, search="random", count=3)
+    assert len(stored(tmp_path)) == 3
+
+
 def broken(config, folder):
     if config.lanes == 1:
         raise RuntimeError("no luck")
