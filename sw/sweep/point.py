@@ -86,6 +86,16 @@ def resolve_lanes(lanes: int | str, columns: int) -> int:
     return int(text)
 
 
+def _exact(number: float) -> str:
+    """The shortest text that reads as the same number."""
+    return repr(number).removesuffix(".0")
+
+
+def id_of(spec: str) -> str:
+    """Name of a point by the text of its `Point.spec`, as JSON with its keys sorted."""
+    return hashlib.sha256(spec.encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """What the machines of a sweep do, and what is measured of them.
@@ -136,7 +146,7 @@ class Work:
         words += ["--effort", str(self.effort)]
         words += ["--synth", self.synth] if self.synth else []
         words += ["--pnr"] if self.pnr else []
-        return words + (["--clock", f"{self.clock:g}"] if self.clock else [])
+        return words + (["--clock", _exact(self.clock)] if self.clock else [])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +214,7 @@ class Point:
 
     def id(self, work: Work) -> str:
         """Hash of `spec`, the same on every machine and in every run."""
-        text = json.dumps(self.spec(work), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return id_of(json.dumps(self.spec(work), sort_keys=True))
 
     def command(self, work: Work, folder: str) -> str:
         """The command that measures this point again."""
@@ -213,10 +222,11 @@ class Point:
         for key in ("rows", "columns", "lanes"):
             words += [f"--{key}", str(values[key])]
         words += ["--precision", self.precision, "--seq", str(self.sequence)]
-        words += ["--latency", str(self.mem_latency), "--bandwidth", f"{self.mem_bandwidth:g}"]
+        words += ["--latency", str(self.mem_latency), "--bandwidth", _exact(self.mem_bandwidth)]
         for key, value in self._changed().items():
             if key not in ("rows", "columns", "lanes"):
-                text = "+".join(value) if isinstance(value, tuple) else str(value)
+                # A sign alone is an empty list of names: no text is none of its values.
+                text = "+".join(value) or "+" if isinstance(value, tuple) else str(value)
                 words += ["--set", f"{key}={text}"]
         return shlex.join([*words, "--point", self.id(work), "-o", folder])
 

@@ -22,7 +22,7 @@ from sw.sweep import measure
 from sw.sweep.executors import Alive, executor, run
 from sw.sweep.measure import Synthesize
 from sw.sweep.point import DONE, FAILED, INFEASIBLE, Point, Row, Work, from_spec, time_of
-from sw.sweep.search import DEFAULT, batches
+from sw.sweep.search import batches
 from sw.sweep.space import Space, distinct
 from sw.sweep.store import Store, export
 
@@ -50,7 +50,7 @@ def sweep(
     rtl: int = 0,
     search: str = "grid",
     count: int | None = None,
-    objectives: Sequence[str] = DEFAULT,
+    objectives: Sequence[str] | None = None,
     seed: int = 0,
     only: str | None = None,
     jobs: int | None = None,
@@ -84,8 +84,8 @@ def sweep(
     search, count, objectives, seed
         As of `sw.sweep.search.batches`.
     only : str, optional
-        The point to measure, even if it is in the store; one of the space, or of the store. What
-        the store has of it, synthesis and RTL, is measured again.
+        The point to measure, even if it is in the store; one of the store, with the work it has
+        there, or of the space. What the store has of it, synthesis and RTL, is measured again.
     jobs, scheduler
         As of `sw.sweep.executors.executor`.
     tell : callable, optional
@@ -123,8 +123,9 @@ def sweep(
                 seed = known["seed"]
                 rtl = max(rtl, int(known["rtl_cycles"] is not None))
         synthesize = _synthesize(work, synthesis)
-        short = measure.check(work, space.axes.get("precision", ["w8a8"]))
-        if chosen is None and search != "optuna":
+        asked = space.axes.get("precision", ["w8a8"])
+        short = measure.check(work, asked if chosen is None else [chosen[0].precision])
+        if chosen is None and search == "grid":
             _some_legal(space.point(choice, short.__getitem__) for choice in space.grid())
         rows: dict[Point, Row] = {}
         with executor(jobs, scheduler) as (pool, alive):
@@ -175,12 +176,13 @@ def _batches(
 
 
 def _only(name: str, space: Space, work: Work, store: Store) -> tuple[Point, Work]:
-    """A point by its id, of the space or of the store."""
-    short = measure.check(work, space.axes.get("precision", ["w8a8"]))
-    for choice in space.grid():
-        point = space.point(choice, short.__getitem__)
-        if point.id(work) == name:
-            return point, work
+    """A point by its id: of the store, which knows its work too, or of the space."""
+    if name not in store.rows():
+        short = measure.check(work, space.axes.get("precision", ["w8a8"]))
+        for choice in space.grid():
+            point = space.point(choice, short.__getitem__)
+            if point.id(work) == name:
+                return point, work
     return from_spec(store.spec(name))
 
 
@@ -224,7 +226,7 @@ class _Runner:
     total: float = 0
 
     def __post_init__(self) -> None:
-        self.versions = measure.versions()
+        self.versions = measure.versions(self.work.model)
         self.stored = {} if self.again else self.store.rows()
 
     def measure(self, points: Sequence[Point]) -> dict[Point, Row]:
@@ -324,15 +326,18 @@ class _Runner:
 
     def _finish(self, point: Point) -> Row:
         """The row of a point whose jobs are through."""
-        found: dict[str, Any] = {"status": DONE}
+        found: dict[str, Any] = {}
+        verdicts = []
         for key in self._jobs(point):
             result = self.results[key]
-            if not isinstance(result, Exception):
-                found |= result
-            elif found["status"] != FAILED:
-                fits = not isinstance(result, CompileError)
-                found |= {"status": FAILED if fits else INFEASIBLE, "reason": _line(result)}
-        row = self._keep(point, **found)
+            columns = _refused(result) if isinstance(result, Exception) else result
+            found |= columns
+            if "status" in columns:
+                verdicts.append((columns["status"], columns["reason"]))
+        # What failed is tried again, and decides before what cannot be.
+        verdicts.sort(key=lambda verdict: verdict[0] != FAILED)
+        status, reason = next(iter(verdicts), (DONE, None))
+        row = self._keep(point, **found | {"status": status, "reason": reason})
         self.done += _weight(point)
         self.tell(self.done, self.total, f"{point.name} {point.precision}: {row['status']}")
         return row
@@ -372,6 +377,12 @@ class _Runner:
 def _weight(point: Point) -> float:
     """What share of the time a point takes, roughly: small arrays have long programs."""
     return float((point.values["rows"] * point.values["columns"]) ** -0.5 * point.sequence)
+
+
+def _refused(error: Exception) -> dict[str, Any]:
+    """Columns of a point by what a job of it raised."""
+    status = INFEASIBLE if isinstance(error, CompileError) else FAILED
+    return {"status": status, "reason": _line(error)}
 
 
 def _line(error: Exception) -> str:

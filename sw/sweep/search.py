@@ -25,6 +25,8 @@ DEFAULT = ("cycles", "accuracy_mean", "onchip_bytes")
 BATCH = 4
 """Points a guided search asks for at a time; it learns from all of them, so that what it finds does
 not depend on the order in which they end."""
+GRID = 1_000_000
+"""Most points of a grid."""
 _ASKS = 25
 """Questions for each new point before the space counts as exhausted."""
 
@@ -34,14 +36,26 @@ Batches = Generator[list[Choice], list[Row], None]
 
 
 def batches(
-    space: Space, search: str, count: int | None, seed: int, objectives: Sequence[str]
+    space: Space, search: str, count: int | None, seed: int, objectives: Sequence[str] | None = None
 ) -> Batches:
     """The points of a search, batch by batch.
+
+    Parameters
+    ----------
+    space : Space
+    search : str
+        One of `SEARCHES`.
+    count : int, optional
+        Of random and optuna: points, 50 by default.
+    seed : int
+        Of random and optuna.
+    objectives : sequence of str, optional
+        Of optuna: names of `OBJECTIVES`, `DEFAULT` by default.
 
     Raises
     ------
     UserError
-        If there is no such search or objective, or Optuna is not installed.
+        If there is no such search or objective, a grid is too large, or Optuna is not installed.
     """
     if search not in SEARCHES:
         raise UserError(f"search {search!r}: one of {', '.join(SEARCHES)}")
@@ -49,8 +63,15 @@ def batches(
         raise UserError(
             f"{count} points: 1 or more is needed, and a search that is random or optuna"
         )
+    if search == "grid" and len(space) > GRID:
+        raise UserError(
+            f"{len(space):,} combinations: a grid has {GRID:,} at most, random or optuna picks some"
+        )
+    if objectives is not None and search != "optuna":
+        raise UserError(f"objective {', '.join(objectives)}: search {search} has none, optuna has")
     if search == "optuna":
-        return _guided(space, count or min(len(space), 50), seed, objectives)
+        aims = DEFAULT if objectives is None else objectives
+        return _guided(space, count or min(len(space), 50), seed, aims)
     if search == "random":
         return _once(list(space.sample(count or min(len(space), 50), seed)))
     return _once(list(space.grid()))

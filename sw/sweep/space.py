@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,14 +94,16 @@ class Space:
     ----------
     axes : mapping of str to sequence or one value
         By a name of `KEYS`; "array" is rows and columns alike. Lanes may be fractions of the
-        columns: "C/4". What no axis names is as in `base`.
+        columns: "C/4". What no axis names is as in `base`; but lanes are "C/2" where an axis names
+        the columns, or `array`.
     base : Config, optional
         The machine the axes change.
 
     Raises
     ------
     UserError
-        Naming an axis that is unknown, empty, or has a value that cannot be one.
+        Naming an axis that is unknown, empty, or has a value that cannot be one; or if there are
+        2^63 combinations or more.
 
     Examples
     --------
@@ -123,12 +126,21 @@ class Space:
                 raise UserError(f"{key}: an empty list")
         if "array" in checked and {"rows", "columns"} & set(checked):
             raise UserError("array is rows and columns: give either")
+        count = math.prod(map(len, checked.values()))
+        if count > sys.maxsize:
+            raise UserError(f"{count:.2e} combinations: fewer than 2^63 are needed")
         ordered = {key: checked[key] for key in KEYS if key in checked}
         object.__setattr__(self, "axes", ordered)
 
     @classmethod
     def from_toml(cls, path: Path, base: Config | None = None) -> Space:
         """Read a file: a list (or one value) a key, `preset = "…"` for the rest of the machine.
+
+        Parameters
+        ----------
+        path : Path
+        base : Config, optional
+            Goes before the file's preset.
 
         Raises
         ------
@@ -143,7 +155,8 @@ class Space:
             raise UserError(f"{path}: not a TOML file: {error}") from error
         preset = values.pop("preset", None)
         try:
-            return cls(values, preset_config(preset) if preset is not None else base or Config())
+            named = Config() if preset is None else preset_config(preset)
+            return cls(values, named if base is None else base)
         except (UserError, ValueError) as error:
             raise UserError(f"{path}: {error}") from error
 
@@ -183,6 +196,9 @@ class Space:
         machine = {**self.base.to_dict(), **{k: v for k, v in choice.items() if k in _FIELDS}}
         if "array" in choice:
             machine["rows"] = machine["columns"] = choice["array"]
+        if "lanes" not in choice and {"array", "columns"} & set(choice):
+            # A number that suits the base's columns may be more than these.
+            machine["lanes"] = "C/2"
         machine["lanes"] = resolve_lanes(machine["lanes"], machine["columns"])
         return Point.of(
             machine,

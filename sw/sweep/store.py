@@ -15,7 +15,7 @@ from typing import Any
 from sw.cache import lock
 from sw.errors import UserError
 from sw.files import write_whole
-from sw.sweep.point import COLUMNS, Row
+from sw.sweep.point import COLUMNS, Row, id_of
 
 NAME = "sweep.sqlite"
 _SQL = {str: "TEXT", int: "INTEGER", float: "REAL"}
@@ -93,10 +93,21 @@ class Store:
             self._base.execute(f"INSERT OR REPLACE INTO points VALUES ({marks})", values)
 
     def rows(self) -> dict[str, Row]:
-        """Every row, by its point."""
+        """Every row, by its point.
+
+        Raises
+        ------
+        UserError
+            If a value is of another type than its column.
+        """
         with _told(self.path):
             found = self._base.execute(f"SELECT {', '.join(COLUMNS)} FROM points").fetchall()
-        return {one[0]: dict(zip(COLUMNS, one, strict=True)) for one in found}
+            rows = [dict(zip(COLUMNS, one, strict=True)) for one in found]
+            for row in rows:
+                for name, value in row.items():
+                    if not isinstance(value, COLUMNS[name] | None):
+                        raise sqlite3.DatabaseError(f"{name} of {row['point']} is {value!r}")
+        return {row["point"]: row for row in rows}
 
     def spec(self, point: str) -> dict[str, Any]:
         """What a point is, as `Point.spec`.
@@ -104,13 +115,16 @@ class Store:
         Raises
         ------
         UserError
-            If the store has no such point.
+            If the store has no such point, or what it is was changed there.
         """
         with _told(self.path):
             found = self._base.execute("SELECT spec FROM points WHERE point = ?", [point])
             row = found.fetchone()
         if row is None:
             raise UserError(f"point {point!r}: {self.path} has none of this name")
+        with _told(self.path):
+            if id_of(str(row[0])) != point:
+                raise sqlite3.DatabaseError(f"what {point} is was changed")
         spec: dict[str, Any] = json.loads(row[0])
         return spec
 

@@ -10,7 +10,7 @@ from hw.config import Config, preset_config
 from sw.errors import UserError
 from sw.sweep.point import COLUMNS, INFEASIBLE, Point, Work, from_spec, resolve_lanes, time_of
 from sw.sweep.search import batches
-from sw.sweep.space import Space, distinct, split_precisions
+from sw.sweep.space import KEYS, Space, distinct, split_precisions
 from sw.sweep.store import NAME, Store, export, from_csv
 
 # ---- spaces ----
@@ -48,6 +48,16 @@ def test_the_base_holds_where_nothing_is_said():
     assert point.config.to_dict() == {**tiny, "row_engines": 2, "name": point.name}
 
 
+def test_lanes_follow_the_columns():
+    for key in ("array", "columns"):
+        found = points(Space({key: [4, 8, 32]}))
+        assert [p.config.lanes for p in found] == [2, 4, 16]
+    tiny = preset_config("tiny")
+    (point,) = points(Space({"sp_depth": [64]}, tiny))
+    assert point.values["lanes"] == tiny.lanes
+    assert [p.values["lanes"] for p in points(Space({"array": [16], "lanes": [4]}))] == [4]
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -73,6 +83,9 @@ def test_a_file(tmp_path):
     assert {p.values["lanes"] for p in found} == {2, 4}
     assert {p.values["axi_data_width"] for p in found} == {64}
     assert {p.values["functions"] for p in found} == {("gelu", "tanh")}
+    tiny = preset_config("tiny")
+    other = Space.from_toml(path, tiny)
+    assert {p.values["axi_data_width"] for p in points(other)} == {tiny.axi_data_width}
     wide = space.with_axes({"rows": [8], "columns": [16]})
     assert {p.values["columns"] for p in points(wide)} == {16}
 
@@ -98,6 +111,7 @@ def test_a_file(tmp_path):
         ({"functions": [1]}, "a list of names"),
         ({"mem_latency": [0]}, "1 or more"),
         ({"sequence": [True]}, "an integer is needed"),
+        ({key: range(1, 2**11) for key in KEYS[-6:]}, "fewer than 2\\^63"),
     ],
 )
 def test_what_is_no_space(axes, said):
@@ -153,6 +167,22 @@ def test_a_point_comes_back_from_its_spec():
     assert from_spec(point.spec(work)) == (point, work)
     for option in ("--bandwidth 0.5", "functions=gelu+tanh", "--clock 60", "--seq 7", "--synth"):
         assert option in point.command(work, "here")
+
+
+@pytest.mark.parametrize("functions", [(), ("gelu",), ("gelu", "tanh")])
+def test_a_point_comes_back_from_its_command(functions):
+    """Exact to the last bit of its numbers."""
+    machine = {"rows": 8, "columns": 4, "lanes": 2, "functions": functions, "sp_depth": 64}
+    point = Point.of(machine, mem_bandwidth=1 / 3, sequence=7, precision="w8a8,attention=16")
+    work = Work(clock=100 / 3)
+    words = point.command(work, "here").split()[2:]
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert float(options["--clock"]) == work.clock
+    settings = (b.split("=") for a, b in zip(words[::2], words[1::2], strict=True) if a == "--set")
+    axes = {key: [value] for key, value in settings}
+    axes |= {key: [options[f"--{key}"]] for key in ("rows", "columns", "lanes", "precision")}
+    axes |= {"sequence": [options["--seq"]], "mem_latency": [options["--latency"]]}
+    assert points(Space({**axes, "mem_bandwidth": [options["--bandwidth"]]})) == [point]
 
 
 def test_an_illegal_machine_is_a_point():
@@ -247,6 +277,34 @@ def test_what_is_no_store(tmp_path):
         Store(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change", ["cycles = 'abc'", "cycles = 1.5", "accuracy_mean = x'00'", "status = x'00'"]
+)
+def test_a_cell_of_another_type_is_told(change, tmp_path):
+    ((point, row),) = rows_of(1)
+    with Store(tmp_path) as store:
+        store.put(row, point.spec(Work()))
+        store._base.execute(f"UPDATE points SET {change}")
+        with pytest.raises(UserError, match=rf"no store of a sweep: {change.split()[0]} of"):
+            store.rows()
+
+
+def test_a_changed_point_is_told(tmp_path):
+    ((point, row),) = rows_of(1)
+    name = point.id(Work())
+    with Store(tmp_path) as store:
+        store.put(row, point.spec(Work()))
+        (text,) = store._base.execute("SELECT spec FROM points").fetchone()
+        rng = np.random.default_rng(5)
+        for _ in range(50):
+            at = int(rng.integers(len(text)))
+            for other in (text[:at], text[:at] + "7" + text[at + 1 :], None, "", "[]", b"\0"):
+                store._base.execute("UPDATE points SET spec = ?", [other])
+                if other != text:
+                    with pytest.raises(UserError, match=f"what {name} is was changed"):
+                        store.spec(name)
+
+
 def test_a_damaged_store_is_told_and_left_alone(tmp_path):
     with Store(tmp_path) as store:
         for point, row in rows_of(60):
@@ -317,6 +375,9 @@ SPACE = Space(
 )
 
 
+LARGE = Space({"sp_depth": range(1, 1025), "sequence": range(1, 1025)})
+
+
 def test_a_guided_search():
     found = played(SPACE, count=40, seed=1)
     assert len(found) == len(set(found)) == 40
@@ -336,11 +397,17 @@ def test_a_guided_search_of_a_small_space_ends():
         ({"search": "bayes"}, "search 'bayes'"),
         ({"search": "random", "count": 0}, "0 points"),
         ({"search": "grid", "count": 5}, "random or optuna"),
+        (
+            {"search": "grid", "space": LARGE},
+            "1,048,576 combinations: a grid has 1,000,000 at most",
+        ),
+        ({"search": "grid", "objectives": ["cycles"]}, "search grid has none"),
+        ({"search": "random", "objectives": ["cycles"]}, "search random has none"),
     ],
 )
 def test_what_is_no_search(options, said):
     with pytest.raises(UserError, match=said):
-        batches(SPACE, **{"count": None, "seed": 0, "objectives": [], **options})
+        batches(**{"space": SPACE, "count": None, "seed": 0, **options})
 
 
 @pytest.mark.parametrize("objectives", [[], ["speed"]])

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sw.sweep.report import write_report
 from sw.sweep.report.fronts import pareto_front
 from sw.sweep.report.plots import area_of, plots_of, series_of
 from sw.sweep.report.table import columns_of
+from sw.sweep.store import from_csv
 from tests.sw.sweep_rows import sweep_rows
 
 NAMES = ["cycles-area", "accuracy-cycles", "latency-area", "utilization-array"]
@@ -76,6 +78,50 @@ def test_plots_hold_what_was_measured():
     assert plots[2].front == []
     index = plots[0].front[-1]
     assert rows[index]["cycles"] == min(rows[index]["cycles"] for index in done)
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def published():
+    return from_csv((DOCS / "sweep" / "points.csv").read_bytes())
+
+
+def test_published_points_are_in_the_order_of_their_report(published):
+    page = (DOCS / "sweep" / "report.html").read_text(encoding="utf-8")
+    known = {row["point"] for row in published}
+    found = dict.fromkeys(one for one in re.findall(r'"([0-9a-f]{12})"', page) if one in known)
+    assert list(found) == [row["point"] for row in published]
+
+
+def test_published_findings_are_those_of_the_points(published):
+    page = (DOCS / "sweep.md").read_text(encoding="utf-8")
+
+    def luts(row):
+        """Of the device, two of them a carry cell."""
+        return row["lut"] + 2 * sum(unit["carry"] for unit in json.loads(row["units"]).values())
+
+    half = [row for row in published if row["lanes"] * 2 == row["columns"]]
+    least = [row for row in half if row["precision"] == "w8a8" and row["sp_depth"] == 1024]
+    first = least[0]["cycles"] * luts(least[0])
+    assert [row["rows"] for row in least] == [8, 16, 32]
+    for row in least:
+        cells = f"| {luts(row):,} | {row['ff']:,} | {row['dsp']:,} | {row['bram']} |"
+        product = row["cycles"] * luts(row) / first
+        assert f"| {row['latency_ms']:.2f} | {row['lut']:,}, " in page
+        assert f"{cells} {product:.2g} |" in page
+    cycles = {(row["name"], row["precision"]): row["cycles"] for row in half}
+    times = {
+        (row["rows"], row["sp_depth"]): row["cycles"] / cycles[row["name"], "w8a8"]
+        for row in half
+        if row["precision"] == "w8a16"
+    }
+    small = [value for (size, _), value in times.items() if size < 32]
+    large = [value for (size, _), value in times.items() if size == 32]
+    text = " ".join(page.split())
+    assert f"{min(small):.2f} to {max(small):.2f} times the cycles on 8×8 and 16×16" in text
+    assert f"{min(large):.2f} and {max(large):.2f} on 32×32" in text
 
 
 def test_accuracy_of_one_has_a_place():

@@ -9,16 +9,20 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hw.config import Config
 from hw.manifest import manifest_hash
 from sw.cache import cache_dir
 from sw.cli import call
+from sw.cli.sweep import _synthesize
 from sw.errors import UserError
 from sw.models.text import sentences
 from sw.models.tokenize import Tokenizer
@@ -29,6 +33,8 @@ from sw.sweep.point import COLUMNS, Point, Work
 from sw.sweep.run import sweep
 from sw.sweep.space import Space
 from sw.sweep.store import NAME, Store, from_csv
+from synth.targets import Resources
+from synth.tools import SynthesisError
 from tests.sw.small_bert import CONFIG, JSON, tensors, write
 from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
 
@@ -39,8 +45,9 @@ AXES: dict[str, list[Any]] = {
     "lanes": [1, "C/2", "C"],
     "precision": ["w8a8", "w8a16"],
 }
-SPACE = Space({**AXES, "sequence": [5, 16]})
-LIST = [f"--{key}={','.join(map(str, values))}" for key, values in AXES.items()] + ["--seq=5,16"]
+SPACE = Space({**AXES, "sp_depth": [1024, 2048], "sequence": [5, 16]})
+LIST = [f"--{key}={','.join(map(str, values))}" for key, values in AXES.items()]
+LIST += ["--set=sp_depth=1024,2048", "--seq=5,16"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,9 +65,9 @@ def cache(tmp_path_factory):
         os.environ["TILEWRIGHT_CACHE"] = before
 
 
-def small(folder, positions=POSITIONS):
+def small(folder, positions=POSITIONS, seed=31):
     """A model of the small vocabulary."""
-    weights = tensors(31, replace(CONFIG, positions=positions))
+    weights = tensors(seed, replace(CONFIG, positions=positions))
     name = "embeddings.word_embeddings.weight"
     weights[name] = weights[name][: len(VOCABULARY)]
     sizes = {"vocab_size": len(VOCABULARY), "max_position_embeddings": positions}
@@ -88,7 +95,7 @@ def figures(rows):
 
 
 def test_every_point_is_measured(table, model):
-    assert len(table) == 24
+    assert len(table) == 48
     assert all(tuple(row) == tuple(COLUMNS) for row in table)
     assert {row["status"] for row in table} == {"done"}
     for row in table:
@@ -100,7 +107,7 @@ def test_every_point_is_measured(table, model):
     worth = {(row["precision"], row["accuracy_mean"], row["accuracy_worst"]) for row in table}
     assert len(worth) == len({mean for _, mean, _ in worth}) == 2
     row = table[0]
-    config = Point.of({key: row[key] for key in ("rows", "columns", "lanes")}).config
+    config = Point.of({key: row[key] for key in ("rows", "columns", "lanes", "sp_depth")}).config
     assert row["manifest_hash"] == f"{manifest_hash(config):016x}"
 
 
@@ -120,6 +127,40 @@ def test_another_memory_needs_no_other_program(model, cache, tmp_path):
     assert slow["cycles"] > quick["cycles"]
     assert slow["dram_bytes"] == quick["dram_bytes"]
     assert len(list((cache / "programs").iterdir())) == before
+
+
+def test_another_model_in_the_same_folder_is_measured(cache, tmp_path):
+    where = small(tmp_path / "model")
+    space = Space({"array": [4], "lanes": [2], "sequence": [5]})
+    (row,) = run(where, tmp_path / "out", space)
+    small(tmp_path / "model", seed=32)
+    (other,) = run(where, tmp_path / "out", space)
+    assert other["point"] == row["point"]
+    assert other["accuracy_mean"] != row["accuracy_mean"]
+    small(tmp_path / "again", seed=32)
+    assert other["versions"] == measure.versions(str(tmp_path / "again"))
+
+
+def test_versions_are_of_all_sources():
+    """Of all that is imported where figures are made, but what only stores or tells."""
+    program = """
+import sys
+import synth.nextpnr, synth.yosys
+import sw.sweep.measure
+from sw.driver.device import Device
+import sw.driver.simulators
+print(*(module.__file__ for name, module in sorted(sys.modules.items())
+        if name.split(".")[0] in ("hw", "sim", "sw", "synth") and module.__file__))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    tools = (f"sw/{name}.py" for name in ("cache", "errors", "files", "sources"))
+    others = ("sim/toolchain/", "sim/trace.py", "sw/sweep/point.py", *tools)
+    for file in found.stdout.split():
+        name = Path(file).relative_to(ROOT).as_posix()
+        hashed = any(name == of or name.startswith(f"{of}/") for of in measure._ALL)
+        assert hashed or name.startswith(others) or name.endswith("__init__.py"), name
 
 
 def command(model, folder, *more):
@@ -156,6 +197,19 @@ def below(session):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_that_was_broken_off_goes_on(number, model, table, cache, tmp_path):
+    break_off(number, model, table, cache, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_minilm_that_was_broken_off_goes_on(cache, tmp_path):
+    table = run("minilm", tmp_path / "whole")
+    assert len(table) == 48
+    assert {row["status"] for row in table} == {"done"}
+    break_off(signal.SIGINT, "minilm", table, cache, tmp_path)
+
+
+def break_off(number, model, table, cache, tmp_path):
+    """End a sweep by a signal when it has some points; the next one adds the rest of the table."""
     # Nothing compiled yet, so that it takes its time.
     own = tmp_path / "cache"
     own.mkdir()
@@ -171,7 +225,7 @@ def test_a_sweep_that_was_broken_off_goes_on(number, model, table, cache, tmp_pa
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(stored(folder)) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
@@ -229,24 +283,18 @@ def test_the_same_over_a_cluster(model, table, tmp_path):
     assert figures(rows) == figures(table)
 
 
-def test_a_scheduler_that_dies_is_one_line(model, cache, tmp_path):
-    own = tmp_path / "cache"
-    own.mkdir()
-    (own / "models").symlink_to(cache / "models")
-    environment = {**os.environ, "TILEWRIGHT_CACHE": str(own)}
-    file = tmp_path / "scheduler.json"
+def start(*words, **more):
+    return subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, text=True, **more)
 
-    def start(*words, **more):
-        return subprocess.Popen(
-            [sys.executable, "-m", *words], env=environment, cwd=ROOT, text=True, **more
-        )
 
-    def dask(*words):
-        return start("dask", *words, "--scheduler-file", str(file), stderr=subprocess.DEVNULL)
-
-    folder = tmp_path / "out"
-    scheduler = dask("scheduler", "--port", "0", "--no-dashboard")
-    worker = dask("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard")
+@contextlib.contextmanager
+def scheduler(folder, **more):
+    """A scheduler with workers, in processes of their own, and its address."""
+    file = folder / "scheduler.json"
+    more = {"stderr": subprocess.DEVNULL, **more}
+    words = ["--no-dashboard", "--scheduler-file", str(file)]
+    process = start("dask", "scheduler", "--port", "0", *words, **more)
+    worker = start("dask", "worker", "--nworkers", "2", "--nthreads", "1", *words, **more)
     try:
         deadline = time.monotonic() + 60
         address = None
@@ -255,16 +303,28 @@ def test_a_scheduler_that_dies_is_one_line(model, cache, tmp_path):
             with contextlib.suppress(OSError, ValueError):
                 address = json.loads(file.read_text())["address"]
             time.sleep(0.1)
+        yield process, address
+    finally:
+        worker.terminate()
+        process.kill()
+        worker.wait(30)
+        process.wait(30)
+
+
+def test_a_scheduler_that_dies_is_one_line(model, cache, tmp_path):
+    own = tmp_path / "cache"
+    own.mkdir()
+    (own / "models").symlink_to(cache / "models")
+    environment = {**os.environ, "TILEWRIGHT_CACHE": str(own)}
+    folder = tmp_path / "out"
+    with scheduler(tmp_path, env=environment) as (known, address):
         words = [*command(model, folder)[2:], "--scheduler", address]
-        process = start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = start(*words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
         while not stored(folder) and time.monotonic() < deadline:
             time.sleep(0.02)
-        scheduler.kill()
+        known.kill()
         _, said = process.communicate(timeout=60)
-    finally:
-        for one in (worker, scheduler):
-            one.terminate()
-            one.wait(30)
     assert process.returncode == 2
     (line,) = said.strip().splitlines()
     assert "finished points" in line
@@ -295,6 +355,28 @@ def test_work_that_fits_nowhere(model, tmp_path):
     with pytest.raises(UserError, match="no point of the space is feasible"):
         run(model, tmp_path, space, texts=0)
     assert [row["status"] for row in stored(tmp_path).values()] == ["infeasible"]
+
+
+def test_sequences_that_the_model_has_not(model, tmp_path):
+    space = Space({"array": [4], "sequence": [5, POSITIONS + 1]})
+    short, long = run(model, tmp_path, space, texts=0)
+    assert short["status"] == "done"
+    assert long["status"] == "infeasible"
+    assert long["reason"] == f"sequence = 129: 1 to {POSITIONS}, the model's positions"
+
+
+def test_what_is_not_simulated_is_said(model, tmp_path, capsys):
+    words = ["--array=4", "--seq=5", "--bandwidth=0.5", "--rtl=1", "--texts=0", "--jobs=1"]
+    assert call(["sweep", *words, "--model", model, "-o", str(tmp_path)]) == 0
+    assert "0 of 1 points in RTL" in capsys.readouterr().out
+
+
+def test_a_large_space_is_not_walked_through(model, tmp_path):
+    many = range(1, 1025)
+    space = Space({"lanes": [3], "sp_depth": many, "sequence": many, "mem_latency": many})
+    with pytest.raises(UserError, match="no point of the space is feasible; the first one: lanes"):
+        run(model, tmp_path, space, search="random", count=3)
+    assert len(stored(tmp_path)) == 3
 
 
 def broken(config, folder):
@@ -328,6 +410,65 @@ def test_synthesis_is_done_once_a_machine(model, tmp_path):
     run(model, tmp_path, **options, tell=lambda *what: told.append(what[2]))
     assert sum(text.endswith("failed") for text in told) == sum(r["lanes"] == 1 for r in rows)
     assert not any(text.endswith("done") for text in told)
+
+
+def cells_without_fmax(config, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "calls").open("a").write("x")
+    large = config.rows == 8
+    status, reason = ("infeasible", "too large") if large else ("failed", "no luck")
+    return {"lut": config.rows, "units": "{}", "status": status, "reason": reason}
+
+
+def without_fmax(target, pnr):
+    return cells_without_fmax
+
+
+def test_cells_are_kept_without_fmax(model, tmp_path):
+    space = Space({"array": [4, 8], "lanes": [2], "sequence": [5]})
+    options = {"synth": "ecp5", "pnr": True, "synthesis": without_fmax}
+    for calls in (1, 2):
+        failed, large = run(model, tmp_path, space, **options)
+        assert (failed["status"], failed["reason"]) == ("failed", "no luck")
+        assert (large["status"], large["reason"]) == ("infeasible", "too large")
+        for row in (failed, large):
+            assert row["lut"] == row["rows"]
+            assert row["cycles"] > 0
+        # Only what failed is tried again.
+        made = {path.parent.name: path.read_text() for path in tmp_path.rglob("calls")}
+        assert made == {failed["name"]: calls * "x", large["name"]: "x"}
+
+
+LOG = """
+Info: Total DFFs:        18/83640     0%
+Info: Device utilisation:
+Info: \t              DP16KD:       0/    208     0%
+Info: \t          MULT18X18D:     {}/    156   128%
+ERROR: Unable to place cell 'g[139].m', no BELs remaining to implement cell type 'MULT18X18D'
+"""
+
+
+@pytest.mark.parametrize(
+    ("used", "status", "reason"),
+    [(200, "infeasible", "the device is too small: 200 of 156 MULT18X18D"), (20, "failed", "why")],
+)
+def test_what_cannot_be_placed(used, status, reason, tmp_path, monkeypatch):
+    def given(config, target, folder, **options):
+        netlist = folder / "netlist.json"
+        netlist.touch()
+        assert options["timeout"] == 60
+        return SimpleNamespace(netlist=netlist, units=[], resources=Resources(lut=7))
+
+    def placed(made, *, timeout):
+        assert timeout == 60
+        (tmp_path / "nextpnr-speed6-seed1.log").write_text(LOG.format(used))
+        raise SynthesisError("why")
+
+    monkeypatch.setattr("synth.yosys.synthesize", given)
+    monkeypatch.setattr("synth.nextpnr.place_and_route", placed)
+    found = _synthesize("ecp5", True, 60, Config(), tmp_path)
+    assert (found["lut"], found["status"], found["reason"]) == (7, status, reason)
+    assert not (tmp_path / "netlist.json").exists()
 
 
 def synthesized(config, folder):
@@ -411,6 +552,21 @@ def test_a_guided_search(model, tmp_path):
     assert figures(run(model, tmp_path, **options)) == figures(rows)
 
 
+def test_one_point_again_needs_no_other_model(model, tmp_path, monkeypatch):
+    (row,) = run(model, tmp_path, Space({"array": [4], "lanes": [2], "sequence": [5]}))
+
+    def load(where):
+        assert where == model
+        return loaded(where)
+
+    loaded = measure.model_of
+    monkeypatch.setattr(measure, "model_of", load)
+    # A precision of another model, too, which has more layers.
+    space = Space({"precision": ["w8a8,9.qkv=w8a16"]})
+    (again,) = sweep(space, "no-such-model", folder=tmp_path, only=row["point"], jobs=1)
+    assert figures([again]) == figures([row])
+
+
 def test_one_point_again(model, table, tmp_path, capsys):
     row = table[3]
     words = row["command"].split()[1:]
@@ -428,8 +584,8 @@ def test_one_point_again(model, table, tmp_path, capsys):
 def test_the_command(model, table, tmp_path, capsys):
     assert call([*command(model, tmp_path)[3:], "--json", str(tmp_path / "rows.json")]) == 0
     out, err = capsys.readouterr()
-    assert "24 points" in out
-    assert "24 done" in out
+    assert "48 points" in out
+    assert "48 done" in out
     assert "Traceback" not in err
     assert (tmp_path / "rows.json").is_file()
 
@@ -456,10 +612,14 @@ def test_the_command_without_matplotlib(model, tmp_path, capsys, monkeypatch):
         (["--seed", "-1", "--search", "random"], "seed = -1"),
         (["--set", "lane=4"], "no 'lane'"),
         (["--set", "lanes"], "KEY=LIST"),
+        (["--lanes", "2", "--set", "lanes=4"], "lanes is given twice"),
+        (["--set", "sp_depth=64", "--set", "sp_depth=128"], "sp_depth is given twice"),
+        (["--objective", "nope"], "objective nope"),
         (["--array", ","], "empty list"),
         (["--precision", "w7a7"], "w7a7"),
         (["--layer", "9"], "layer 9"),
         (["--texts", "-1"], "0 or more"),
+        (["--texts", "100000"], "texts = 100000"),
         (["--space", "/no/such.toml"], "/no/such.toml"),
         (["--synth", "asic"], "--synth"),
         (["--pnr"], "--pnr"),
@@ -489,6 +649,36 @@ def test_no_scheduler_leaves_nothing_behind(monkeypatch):
             pass
     # A client that is closed when it is deleted would wait, and complain.
     gc.collect()
+
+
+def test_a_scheduler_that_falls_silent(tmp_path, monkeypatch):
+    with (
+        scheduler(tmp_path) as (process, address),
+        executor(None, address) as (pool, alive),
+    ):
+        assert pool.submit(int, "7").result(30) == 7
+        alive()
+        monkeypatch.setattr("sw.sweep.executors.ANSWER", 1)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.1)
+        with pytest.raises(UserError, match="no answer in 1 s; finished points stay"):
+            alive()
+        # Or a client that is deleted waits.
+        process.send_signal(signal.SIGCONT)
+
+
+def test_what_is_no_scheduler():
+    answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with server.accept()[0] as connection:
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match="something else is there"), executor(None, address):
+            pass
 
 
 def test_a_corrupt_store_is_one_line(model, tmp_path, capsys):
