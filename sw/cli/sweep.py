@@ -1,7 +1,6 @@
 """Sweep the design space: cycles, accuracy and area of many machines."""
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -291,30 +290,18 @@ def _synthesize(
 
 def _placed(made: "Synthesis", timeout: float) -> dict[str, Any]:
     """Fmax, or why there is none: the cells are of use without."""
-    from synth.nextpnr import place_and_route
+    from synth.nextpnr import DeviceTooSmallError, place_and_route
     from synth.tools import SynthesisError
 
     try:
         return {"fmax_mhz": place_and_route(made, timeout=timeout).fmax}
+    except DeviceTooSmallError as error:
+        return {"status": "infeasible", "reason": str(error)}
     except SynthesisError as error:
-        beyond = ", ".join(
-            f"{used:,} of {there:,} {kind}"
-            for log in made.netlist.parent.glob("nextpnr-*.log")
-            for kind, used, there in _sites(log.read_text(encoding="utf-8", errors="replace"))
-            if used > there
-        )
-        if beyond:
-            return {"status": "infeasible", "reason": f"the device is too small: {beyond}"}
         return {"status": "failed", "reason": str(error)}
     finally:
         # Its units are in the cache.
         made.netlist.unlink()
-
-
-def _sites(log: str) -> list[tuple[str, int, int]]:
-    """Kinds of sites in nextpnr's log, how many are wanted and there."""
-    found = re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%$", log, re.MULTILINE)
-    return [(kind, int(used), int(there)) for kind, used, there in found]
 
 
 def _notes(table: list[dict[str, Any]], layer: str, rtl: int) -> list[str]:

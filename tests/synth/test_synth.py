@@ -271,6 +271,20 @@ def test_what_a_tool_started_ends_with_it(tmp_path, seconds):
                 time.sleep(0.05)
 
 
+LOG = """
+Info: Total DFFs:        18/83640     0%
+Info: Device utilisation:
+Info: \t              DP16KD:       0/    208     0%
+Info: \t          MULT18X18D:     200/    156   128%
+ERROR: Unable to place cell 'g[139].m', no BELs remaining to implement cell type 'MULT18X18D'
+"""
+
+
+def test_a_device_too_small_is_told():
+    assert nextpnr.lacking(LOG) == "200 of 156 MULT18X18D"
+    assert not nextpnr.lacking(LOG.replace("200/", " 20/"))
+
+
 def test_a_tool_that_fails_shows_the_end_of_its_log(tmp_path):
     with pytest.raises(tools.SynthesisError, match="exit code 3") as caught:
         tools.run_python(
