@@ -90,17 +90,19 @@ def size(value: int) -> str:
     return f"{amount:.4g} GiB"
 
 
-def progress(*columns: str, keep: bool = False) -> "Progress":
+def progress(*columns: str, keep: bool = False, window: float = 30) -> "Progress":
     """What shows progress on standard error.
 
     Parameters
     ----------
     columns : str
         Of every task, from the left: "spinner", "text" (its description), "bar", "count" (done of
-        all), "detail" (a field of that name), "time" (since it began). Texts are shown as they are,
-        whatever brackets a path holds.
+        all), "detail" (a field of that name), "time" (since it began), "left" (how long it still
+        takes). Texts are shown as they are, whatever brackets a path holds.
     keep : bool
-        Whether it still stands there when all is done.
+        Whether it still stands there when all is done. What does not is shown on a terminal only.
+    window : float
+        Seconds over which the speed is measured for "left".
     """
     from rich.console import Console
     from rich.progress import (
@@ -110,8 +112,10 @@ def progress(*columns: str, keep: bool = False) -> "Progress":
         SpinnerColumn,
         TextColumn,
         TimeElapsedColumn,
+        TimeRemainingColumn,
     )
 
+    console = Console(stderr=True, highlight=False)
     known = {
         "spinner": SpinnerColumn(),
         "text": TextColumn("{task.description}", markup=False),
@@ -119,11 +123,15 @@ def progress(*columns: str, keep: bool = False) -> "Progress":
         "count": MofNCompleteColumn(),
         "detail": TextColumn("{task.fields[detail]}", markup=False),
         "time": TimeElapsedColumn(),
+        "left": TimeRemainingColumn(),
     }
     return Progress(
         *(known[column] for column in columns),
-        console=Console(stderr=True, highlight=False),
+        console=console,
         transient=not keep,
+        # It would leave an empty line behind.
+        disable=not keep and not console.is_interactive,
+        speed_estimate_period=window,
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from sw.cli._config import chosen_config, config_options
-from sw.cli._output import Column, emit, json_option, size
+from sw.cli._output import Column, emit, json_option, progress, size
 
 
 @click.command()
@@ -38,27 +38,17 @@ def command(
       tilewright generate --preset small --set lanes=8 --set sp_depth=2048 -o build/mine
       tilewright generate --config mine.toml -o build/mine
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     from hw.generate import generate
     from hw.manifest import manifest_hash
 
     config = chosen_config(preset, config_file, settings)
-    with Progress(
-        TextColumn("generating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[module]}"),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task("", total=None, module="")
+    with progress("text", "bar", "count", "detail") as bar:
+        task = bar.add_task("generating", total=None, detail="")
         files = generate(
             config,
             output,
             progress=lambda name, number, total: bar.update(
-                task, completed=number, total=total, module=name
+                task, completed=number, total=total, detail=name
             ),
         )
     emit(

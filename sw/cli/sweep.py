@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sw.cli._config import chosen_config
-from sw.cli._output import Column, emit, json_option, size
+from sw.cli._output import Column, emit, json_option, progress, size
 from sw.errors import ResultError, UserError
 from sw.sweep.point import SHOWN
 
@@ -166,26 +166,8 @@ def command(
     if pnr and target_name is None:
         raise UserError("--pnr: it needs --synth ecp5")
 
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    with Progress(
-        BarColumn(20),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        # Points of small arrays take a hundred times as long as those of large ones.
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-        console=Console(stderr=True),
-        transient=True,
-        speed_estimate_period=600,
-    ) as bar:
+    # Points of small arrays take a hundred times as long as those of large ones.
+    with progress("bar", "time", "left", "text", window=600) as bar:
         task = bar.add_task("", total=None)
 
         def tell(done: float, total: float, text: str) -> None:
