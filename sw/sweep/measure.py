@@ -27,7 +27,7 @@ from sim.cycles import Memory, predict
 from sim.native.simulator import BusOptions
 from sw.cache import build_once, cache_dir, lock
 from sw.compiler import compile_layer, compile_model
-from sw.compiler.errors import CompileError
+from sw.compiler.model import check_sequence
 from sw.errors import UserError
 from sw.files import write_whole
 from sw.graph.model import Model, load_model
@@ -161,6 +161,7 @@ def _key(*parts: Any) -> str:
 def _program(point: Point, work: Work) -> tuple[Executable, QModel]:
     """The program of a point; compiled once for all memories behind it."""
     config, quantized = point.config, quantized_of(work.model, point.precision)
+    check_sequence(quantized, point.sequence)
     one = None if work.layer == WHOLE else quantized.layers[int(work.layer)]
     what = fingerprint(quantized if one is None else one)
     key = _key(what, config.to_dict(), point.sequence, work.effort, source_hash(_PROGRAM))
@@ -184,9 +185,6 @@ def cycles(point: Point, work: Work) -> Found:
     CompileError
         If the work does not fit the machine, or the sequence the model.
     """
-    positions = model_of(work.model).bert.config.positions
-    if point.sequence > positions:
-        raise CompileError(f"sequence = {point.sequence}: 1 to {positions}, the model's positions")
     begun = time.perf_counter()
     executable, _ = _program(point, work)
     config = executable.config
