@@ -335,8 +335,9 @@ class _Runner:
             if "status" in columns:
                 verdicts.append((columns["status"], columns["reason"]))
         # What failed is tried again, and decides before what cannot be.
-        verdicts.sort(key=lambda verdict: verdict[0] != FAILED)
-        status, reason = next(iter(verdicts), (DONE, None))
+        status, reason = min(
+            verdicts, key=lambda verdict: verdict[0] != FAILED, default=(DONE, None)
+        )
         row = self._keep(point, **found | {"status": status, "reason": reason})
         self.done += _weight(point)
         self.tell(self.done, self.total, f"{point.name} {point.precision}: {row['status']}")
