@@ -7,10 +7,10 @@ import argparse
 
 import numpy as np
 
-from hw.config import preset_config
-from sim import golden
-from sw.compiler.operations.softmax import factor
-from sw.driver import Device
+from tilewright.hw.config import preset_config
+from tilewright.sim import golden
+from tilewright.sw.compiler.operations.softmax import factor
+from tilewright.sw.driver import Device
 
 TOKENS, HEAD = 12, 32
 Q_SCALE, V_SCALE = 2**-5, 2**-5  # what one unit of q, k and of v stands for

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hw.config import Config
-from hw.generate import generate
-from sim import golden
-from sw.driver import Device
+from tilewright.hw.config import Config
+from tilewright.hw.generate import generate
+from tilewright.sim import golden
+from tilewright.sw.driver import Device
 
 # `preset` gives what the file does not say; a value that cannot work is refused by its name.
 TOML = """

@@ -7,14 +7,14 @@ import argparse
 
 import numpy as np
 
-from hw.config import preset_config
-from sw.compiler import compile_layer
-from sw.driver import Device
-from sw.models.fetch import resolve_model
-from sw.models.tokenize import Tokenizer
-from sw.quantize import reference
-from sw.quantize.evaluation import cosine
-from sw.quantize.quantize import quantize_folder
+from tilewright.hw.config import preset_config
+from tilewright.sw.compiler import compile_layer
+from tilewright.sw.driver import Device
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize import reference
+from tilewright.sw.quantize.evaluation import cosine
+from tilewright.sw.quantize.quantize import quantize_folder
 
 LAYER, ROWS = 0, 16
 

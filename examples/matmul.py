@@ -7,9 +7,9 @@ import argparse
 
 import numpy as np
 
-from hw.config import preset_config
-from sim import golden
-from sw.driver import Device
+from tilewright.hw.config import preset_config
+from tilewright.sim import golden
+from tilewright.sw.driver import Device
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--backend", choices=("iss", "verilator"), default="iss")

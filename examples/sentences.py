@@ -7,10 +7,10 @@ import argparse
 
 import numpy as np
 
-from hw.config import preset_config
-from sw.driver import Device
-from sw.pipeline.device import DeviceEngine
-from sw.pipeline.pipeline import Pipeline
+from tilewright.hw.config import preset_config
+from tilewright.sw.driver import Device
+from tilewright.sw.pipeline.device import DeviceEngine
+from tilewright.sw.pipeline.pipeline import Pipeline
 
 SENTENCES = ["A cat sleeps on the sofa.", "A kitten naps on the couch.", "Stocks fell sharply."]
 

@@ -6,26 +6,26 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
-from hw.commands import Fault, Opcode, Unit
-from hw.config import Config
-from hw.control.counters import Counters
-from hw.control.decoder import QUEUES, Decoder
-from hw.control.dispatcher import Dispatcher
-from hw.control.register_file import RegisterFile
-from hw.control.tokens import Semaphores
-from hw.control.transfers import TransferUnit, clipped_limit
-from hw.dma.axi import connect_flat, flat_members
-from hw.dma.dma import Dma
-from hw.dma.records import Transfer
-from hw.layouts import INDEX_BITS
-from hw.manifest import manifest_hash
-from hw.memories.accumulator import Accumulators
-from hw.memories.row_table import RowTable
-from hw.memories.scratchpad import Scratchpad
-from hw.registers import COUNTERS
-from hw.systolic.matmul import MatmulUnit
-from hw.vector.unit import VectorUnit
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.commands import Fault, Opcode, Unit
+from tilewright.hw.config import Config
+from tilewright.hw.control.counters import Counters
+from tilewright.hw.control.decoder import QUEUES, Decoder
+from tilewright.hw.control.dispatcher import Dispatcher
+from tilewright.hw.control.register_file import RegisterFile
+from tilewright.hw.control.tokens import Semaphores
+from tilewright.hw.control.transfers import TransferUnit, clipped_limit
+from tilewright.hw.dma.axi import connect_flat, flat_members
+from tilewright.hw.dma.dma import Dma
+from tilewright.hw.dma.records import Transfer
+from tilewright.hw.layouts import INDEX_BITS
+from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.memories.accumulator import Accumulators
+from tilewright.hw.memories.row_table import RowTable
+from tilewright.hw.memories.scratchpad import Scratchpad
+from tilewright.hw.registers import COUNTERS
+from tilewright.hw.systolic.matmul import MatmulUnit
+from tilewright.hw.vector.unit import VectorUnit
 
 TOP_NAME = "tilewright"
 

@@ -6,12 +6,12 @@ from typing import Any
 from amaranth.hdl import Shape
 from amaranth.lib.wiring import Out
 
-from hw import __version__
-from hw.commands import LAYOUTS, Fault, Opcode, Unit, all_fields
-from hw.config import Config
-from hw.core import TOP_NAME, Tilewright
-from hw.manifest import SP_READ_LATENCY, interface, manifest_hash
-from hw.registers import BITS, COUNTERS, REGISTERS
+from tilewright import __version__
+from tilewright.hw.commands import LAYOUTS, Fault, Opcode, Unit, all_fields
+from tilewright.hw.config import Config
+from tilewright.hw.core import TOP_NAME, Tilewright
+from tilewright.hw.manifest import SP_READ_LATENCY, interface, manifest_hash
+from tilewright.hw.registers import BITS, COUNTERS, REGISTERS
 
 
 def ports(config: Config) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Commands as bytes and back: one encoder for assembler, simulators and tests.
 
-The layouts are those of `hw.commands`; what the fields mean is in `docs/architecture.md`.
+The layouts are those of `tilewright.hw.commands`; what the fields mean is in
+`docs/architecture.md`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from hw.commands import (
+from tilewright.hw.commands import (
     COMMAND_BYTES,
     COUNT_SCALAR_FLAG,
     LAYOUTS,
@@ -24,7 +25,7 @@ from hw.commands import (
     Post,
     Unit,
 )
-from hw.config import ACTIVATION_FUNCTIONS, Config
+from tilewright.hw.config import ACTIVATION_FUNCTIONS, Config
 
 SLOT_COUNT_MAX = 15
 """Most tokens one wait or post slot can name."""

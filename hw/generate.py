@@ -9,11 +9,11 @@ from pathlib import Path
 
 from amaranth.back import rtlil
 
-from hw import __version__
-from hw.cells import Cell, collect
-from hw.config import Config
-from hw.core import TOP_NAME, Tilewright
-from hw.documents import c_header, instantiation, manifest_json, register_documentation
+from tilewright import __version__
+from tilewright.hw.cells import Cell, collect
+from tilewright.hw.config import Config
+from tilewright.hw.core import TOP_NAME, Tilewright
+from tilewright.hw.documents import c_header, instantiation, manifest_json, register_documentation
 
 # Style warnings about text that a machine wrote; every warning about what it means stays on.
 _LINT_OFF = "".join(

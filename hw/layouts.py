@@ -3,7 +3,7 @@
 from amaranth.hdl import Value, signed, unsigned
 from amaranth.lib import data
 
-from hw.commands import LAYOUTS, Opcode
+from tilewright.hw.commands import LAYOUTS, Opcode
 
 INDEX_BITS = 24
 """Bits of a command's index in a fault record."""

@@ -4,8 +4,8 @@ import hashlib
 import json
 from typing import Any
 
-from hw import __version__
-from hw.commands import (
+from tilewright import __version__
+from tilewright.hw.commands import (
     COMMAND_BYTES,
     LAYOUTS,
     PARAMETER_ROWS,
@@ -16,8 +16,8 @@ from hw.commands import (
     Fault,
     all_fields,
 )
-from hw.config import Config
-from hw.registers import COUNTERS, REGISTERS
+from tilewright.hw.config import Config
+from tilewright.hw.registers import COUNTERS, REGISTERS
 
 SP_READ_LATENCY = 3
 """Cycles from a granted scratchpad read to its data."""

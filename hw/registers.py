@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hw.commands import REGIONS, SCALARS
+from tilewright.hw.commands import REGIONS, SCALARS
 
 IDENTIFICATION = 0x54575254
 """Value of register ID: "TWRT"."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import COMMAND_BYTES, Opcode
-from hw.encoding import Command, decode
+from tilewright.hw.commands import COMMAND_BYTES, Opcode
+from tilewright.hw.encoding import Command, decode
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import COMMAND_BYTES, PROGRAM_REGION
-from hw.config import Config
-from hw.registers import REGISTERS
-from sim.compare import Buffer
+from tilewright.hw.commands import COMMAND_BYTES, PROGRAM_REGION
+from tilewright.hw.config import Config
+from tilewright.hw.registers import REGISTERS
+from tilewright.sim.compare import Buffer
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from hw import __version__
-from hw.commands import REGIONS, SCALARS, Fault
-from hw.config import Config
-from hw.encoding import Command
-from hw.manifest import manifest_hash
-from hw.registers import (
+from tilewright import __version__
+from tilewright.hw.commands import REGIONS, SCALARS, Fault
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command
+from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.registers import (
     CONTROL_IRQ_CLEAR,
     CONTROL_SOFT_RESET,
     CONTROL_START,
@@ -20,7 +20,7 @@ from hw.registers import (
     STATUS_DONE,
     STATUS_FAULT,
 )
-from sim.iss import Machine, MachineFault
+from tilewright.sim.iss import Machine, MachineFault
 
 _NAMES = {register.address: register.name for register in REGISTERS.values()}
 _PROGRESS = 256
@@ -43,11 +43,11 @@ class IssTransport:
     memory : (int, int)
         Base and size of the DRAM; it costs only what is touched.
     check : bool
-        As of `sim.iss.Machine`: raise where a result is undefined.
+        As of `tilewright.sim.iss.Machine`: raise where a result is undefined.
 
     Notes
     -----
-    It has the methods of `sw.driver.transport.Transport`.
+    It has the methods of `tilewright.sw.driver.transport.Transport`.
     """
 
     name = "iss"

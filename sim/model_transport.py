@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from hw.commands import COMMAND_BYTES, SCALARS
-from hw.config import Config
-from hw.encoding import decode
-from hw.registers import COUNTERS, STATUS_DONE
-from sim.cycles import Memory, Prediction, predict
-from sim.iss_transport import IssTransport
-from sim.trace import Span
+from tilewright.hw.commands import COMMAND_BYTES, SCALARS
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import decode
+from tilewright.hw.registers import COUNTERS, STATUS_DONE
+from tilewright.sim.cycles import Memory, Prediction, predict
+from tilewright.sim.iss_transport import IssTransport
+from tilewright.sim.trace import Span
 
 
 class ModelTransport(IssTransport):

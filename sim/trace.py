@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hw.commands import Unit
+from tilewright.hw.commands import Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,27 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from hw.config import Config
-from sim.compare import Buffer as Matrix
-from sim.compare import Comparison, compare
-from sw.compiler import compile_layer
-from sw.driver.device import Device
-from sw.driver.runs import Outputs
-from sw.driver.simulators import simulator_library
-from sw.errors import UserError
-from sw.models.bert import Bert
-from sw.models.text import passages
-from sw.models.tokenize import Tokenizer
-from sw.quantize.calibrate import (
+from tilewright.hw.config import Config
+from tilewright.sim.compare import Buffer as Matrix
+from tilewright.sim.compare import Comparison, compare
+from tilewright.sw.compiler import compile_layer
+from tilewright.sw.driver.device import Device
+from tilewright.sw.driver.runs import Outputs
+from tilewright.sw.driver.simulators import simulator_library
+from tilewright.sw.errors import UserError
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.text import passages
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize.calibrate import (
     CALIBRATION_PASSAGES,
     CALIBRATION_SEED,
     PASSAGE_WORDS,
     calibration_texts,
     unseen_texts,
 )
-from sw.quantize.evaluation import cosine
-from sw.quantize.formats import QModel
-from sw.quantize.quantize import quantize_folder
+from tilewright.sw.quantize.evaluation import cosine
+from tilewright.sw.quantize.formats import QModel
+from tilewright.sw.quantize.quantize import quantize_folder
 
 LEAST_MEAN = 0.9995
 LEAST_WORST = 0.985

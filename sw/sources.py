@@ -6,7 +6,8 @@ import functools
 import hashlib
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+"""What holds `hw`, `sim`, `sw` and `synth`: a clone, or the installed package."""
 
 _SUFFIXES = (".py", ".h", ".cpp", ".json", ".toml")
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hw.core import TOP_NAME
-from synth.harness import add_harness
-from synth.tools import SynthesisError, need, run_python
-from synth.yosys import Synthesis
+from tilewright.hw.core import TOP_NAME
+from tilewright.synth.harness import add_harness
+from tilewright.synth.tools import SynthesisError, need, run_python
+from tilewright.synth.yosys import Synthesis
 
 DEVICE = "85k"
 PACKAGE = "CABGA756"

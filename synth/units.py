@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hw.cells import Cell
-from hw.config import Config
-from hw.core import TOP_NAME, Tilewright
+from tilewright.hw.cells import Cell
+from tilewright.hw.config import Config
+from tilewright.hw.core import TOP_NAME, Tilewright
 
 _MODULE = re.compile(
     r"^(?:\(\*.*\*\)\n)*module (?P<name>\\\S+|\w+)\s*\(.*?^endmodule$", re.MULTILINE | re.DOTALL

@@ -11,12 +11,12 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from hw.config import Config
-from hw.core import TOP_NAME
-from hw.generate import generate_verilog
-from synth.targets import LATCHES, Resources, Target
-from synth.tools import SynthesisError, need, run_python
-from synth.units import Unit, units
+from tilewright.hw.config import Config
+from tilewright.hw.core import TOP_NAME
+from tilewright.hw.generate import generate_verilog
+from tilewright.synth.targets import LATCHES, Resources, Target
+from tilewright.synth.tools import SynthesisError, need, run_python
+from tilewright.synth.units import Unit, units
 
 _CODE = "import sys; from pyosys import libyosys as y; y.run_pass('script synth.ys', y.Design())"
 _LATCH_COUNT = re.compile(r"^(\d+) objects\.$", re.MULTILINE)

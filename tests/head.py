@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Source, Stat, XMode
-from hw.config import Config
-from hw.encoding import Scalar, command
-from sim.image import Image
-from sw.program import Program, check_program
-from sw.quantize.reference import trace_layer
 from tests.models import layer_input, minilm
+from tilewright.hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Source, Stat, XMode
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Scalar, command
+from tilewright.sim.image import Image
+from tilewright.sw.program import Program, check_program
+from tilewright.sw.quantize.reference import trace_layer
 
 INPUT, OUTPUT = 1, 2
 

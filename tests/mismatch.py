@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hw.encoding import encode
-from sim.compare import Buffer as Matrix
-from sim.compare import compare
-from sim.random_program import RandomProgram
-from sw.program import Buffer, Executable
+from tilewright.hw.encoding import encode
+from tilewright.sim.compare import Buffer as Matrix
+from tilewright.sim.compare import compare
+from tilewright.sim.random_program import RandomProgram
+from tilewright.sw.program import Buffer, Executable
 
 PLAIN = {
     "s16 panels": ("int16", True),

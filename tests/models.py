@@ -5,16 +5,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hw.config import Config, preset_config
-from sw.driver.device import Device
-from sw.driver.runs import Outputs
-from sw.models.bert import Bert
-from sw.models.fetch import resolve_model
-from sw.models.tokenize import Tokenizer
-from sw.program import Executable
-from sw.quantize.formats import QModel
-from sw.quantize.quantize import quantize_folder
-from sw.quantize.texts import texts
+from tilewright.hw.config import Config, preset_config
+from tilewright.sw.driver.device import Device
+from tilewright.sw.driver.runs import Outputs
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.program import Executable
+from tilewright.sw.quantize.formats import QModel
+from tilewright.sw.quantize.quantize import quantize_folder
+from tilewright.sw.quantize.texts import texts
 
 
 @functools.cache

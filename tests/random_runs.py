@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hw.commands import COMMAND_BYTES, PROGRAM_REGION
-from sim.native.simulator import BusOptions, NativeSimulator
-from sim.random_program import RandomProgram
-from sw.driver.machine import Launch, Machine, RunResult
 from tests.mismatch import assert_same_memory
+from tilewright.hw.commands import COMMAND_BYTES, PROGRAM_REGION
+from tilewright.sim.native.simulator import BusOptions, NativeSimulator
+from tilewright.sim.random_program import RandomProgram
+from tilewright.sw.driver.machine import Launch, Machine, RunResult
 
 PAGE = 4096
 CYCLES = 5_000_000

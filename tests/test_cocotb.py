@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from hw.config import preset_config
-from sim.image import Image
-from sim.testbenches.core import run_image
-from sw.compiler import compile_layer
-from sw.driver.device import Device
 from tests.head import head_image
 from tests.models import layer_input, minilm, run_whole
+from tilewright.hw.config import preset_config
+from tilewright.sim.image import Image
+from tilewright.sim.testbenches.core import run_image
+from tilewright.sw.compiler import compile_layer
+from tilewright.sw.driver.device import Device
 
 SIMULATORS = ("verilator", "icarus")
 

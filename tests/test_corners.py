@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hw.commands import Fault, Mul, Opcode, Out, RowOp, Stat
-from hw.config import preset_config
-from hw.encoding import Scalar, command, encode
-from hw.manifest import manifest_hash
-from hw.registers import (
+from tilewright.hw.commands import Fault, Mul, Opcode, Out, RowOp, Stat
+from tilewright.hw.config import preset_config
+from tilewright.hw.encoding import Scalar, command, encode
+from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.registers import (
     CONTROL_IRQ_CLEAR,
     CONTROL_SOFT_RESET,
     CONTROL_START,
@@ -16,9 +16,9 @@ from hw.registers import (
     STATUS_FAULT,
     STATUS_RESETTING,
 )
-from sim.iss.machine import Machine
-from sim.native.simulator import NativeSimulator
-from sw.driver.simulators import simulator_library
+from tilewright.sim.iss.machine import Machine
+from tilewright.sim.native.simulator import NativeSimulator
+from tilewright.sw.driver.simulators import simulator_library
 
 CONFIG = preset_config("tiny")
 BASE = 0x4000_0000

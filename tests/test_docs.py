@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hw.config import preset_config
-from hw.documents import register_documentation
-from sw.compiler import compile_layer
-from sw.program.summary import listing
-from sw.quantize.seeded import make_layer
+from tilewright.hw.config import preset_config
+from tilewright.hw.documents import register_documentation
+from tilewright.sw.compiler import compile_layer
+from tilewright.sw.program.summary import listing
+from tilewright.sw.quantize.seeded import make_layer
 
 DOCS = Path(__file__).parent.parent / "docs"
 

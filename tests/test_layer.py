@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw.config import Config, preset_config
-from sim.native.simulator import BusOptions
-from sw.compiler import compile_layer
-from sw.driver.device import Device
-from sw.quantize import reference
-from sw.quantize.formats import QLayer
-from sw.quantize.seeded import PRECISIONS, make_input, make_layer
 from tests.mismatch import assert_same
 from tests.models import ARRAYS, array_config, layer_input, minilm, run_whole
+from tilewright.hw.config import Config, preset_config
+from tilewright.sim.native.simulator import BusOptions
+from tilewright.sw.compiler import compile_layer
+from tilewright.sw.driver.device import Device
+from tilewright.sw.quantize import reference
+from tilewright.sw.quantize.formats import QLayer
+from tilewright.sw.quantize.seeded import PRECISIONS, make_input, make_layer
 
 LANES = {"1": lambda c: 1, "C/2": lambda c: c // 2, "C": lambda c: c}
 

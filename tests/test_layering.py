@@ -8,6 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = ("hw", "sim", "sw", "synth")
 
+PROJECT = "tilewright"
+"""What users import; the rules below name modules from the layer on."""
+
 DEFINITIONS = {
     "hw.commands",
     "hw.config",
@@ -49,12 +52,12 @@ def imports(module, path):
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                parts = package.split(".")
+                parts = f"{PROJECT}.{package}".split(".")
                 base = ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [base])])
-            # `from hw import config` imports a module, `from hw import __version__` does not.
+            # `from tilewright.hw import config` imports a module, `… import __version__` does not.
             for alias in node.names:
                 full = f"{base}.{alias.name}"
-                names.append(full if full in MODULES else base)
+                names.append(full if full.removeprefix(f"{PROJECT}.") in MODULES else base)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
             ("import_module", "__import__")
         ):
@@ -62,7 +65,10 @@ def imports(module, path):
         else:
             continue
         for name in names:
-            if name.split(".")[0] in LAYERS:
+            top, _, rest = name.partition(".")
+            if top == PROJECT and rest.split(".")[0] in LAYERS:
+                yield node.lineno, rest
+            elif top in LAYERS:
                 yield node.lineno, name
 
 
@@ -88,7 +94,6 @@ def refusal(module, name):
         return "sim imports neither sw nor synth"
     if layer == "sw" and target == "synth":
         return "sw does not import synth"
-    # `hw` itself holds the version and imports nothing.
     component = target == "hw" and name not in DEFINITIONS and name != "hw"
     if layer in ("sim", "sw") and component and module not in GENERATES:
         return "of hw only the definitions may be imported here"
@@ -114,9 +119,23 @@ def test_imports(module):
 
 
 def test_packages_import_nothing():
-    """`import hw` and the like are free: every `__init__` of a layer is."""
+    """Every `__init__` of a layer is free."""
     for layer in LAYERS:
         assert not list(imports(layer, MODULES[layer]))
+
+
+def test_layers_are_imported_by_the_projects_name():
+    """`import hw` finds another project's folder of that name."""
+    for path in sorted(path for name in (*LAYERS, "tests") for path in (ROOT / name).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            else:
+                continue
+            wrong = [name for name in names if name.split(".")[0] in LAYERS]
+            assert not wrong, f"{path.relative_to(ROOT)}:{node.lineno}: {wrong}"
 
 
 def test_every_folder_with_modules_is_a_package():
@@ -161,13 +180,13 @@ def test_the_rules(module, name, allowed):
 def test_all_ways_to_import_are_seen(tmp_path):
     path = tmp_path / "a.py"
     path.write_text(
-        "import hw.config as c, numpy\n"
-        "from hw import config, __version__\n"
+        "import tilewright.hw.config as c, numpy\n"
+        "from tilewright.hw import config, nothing\n"
         "from . import toolchain\n"
         "from ..hw import nothing\n"
         "def f():\n"
-        "    from sw.errors import UserError\n"
-        "    importlib.import_module('sim.native')\n"
+        "    from tilewright.sw.errors import UserError\n"
+        "    importlib.import_module('tilewright.sim.native')\n"
     )
     found = {(line, name) for line, name in imports("sim.a", path)}
     assert {(1, "hw.config"), (2, "hw.config"), (2, "hw"), (3, "sim.toolchain")} <= found

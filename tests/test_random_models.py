@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from hw.config import Config, preset_config
-from sw.compiler import CompileError, compile_model
-from sw.driver.device import Device
-from sw.quantize.formats import QEmbedding, QModel
-from sw.quantize.precision import PRODUCTS, LayerPrecision, Mode
-from sw.quantize.reference import norm, run_layer
-from sw.quantize.seeded import make_layer
 from tests.mismatch import assert_same
 from tests.models import run_whole
+from tilewright.hw.config import Config, preset_config
+from tilewright.sw.compiler import CompileError, compile_model
+from tilewright.sw.driver.device import Device
+from tilewright.sw.quantize.formats import QEmbedding, QModel
+from tilewright.sw.quantize.precision import PRODUCTS, LayerPrecision, Mode
+from tilewright.sw.quantize.reference import norm, run_layer
+from tilewright.sw.quantize.seeded import make_layer
 
 MACHINES = ("tiny", "8x16")
 """Machines of the quick cases: those other tests build too."""

@@ -1,12 +1,11 @@
 """The tutorial: its code runs and prints what the page says, and the notebook is the page."""
 
-import os
 from typing import Any
 
 import pytest
 
-from sim import toolchain
 from tests.tutorial import DOCS, NOTEBOOK, PAGE, RTL, Cell, notebook, parts, run
+from tilewright.sim import toolchain
 
 ROOT = DOCS.parent
 MEND = "python -m tests.tutorial writes what follows from the page"
@@ -54,7 +53,7 @@ def test_notebook_in_rtl(tmp_path):
     nbformat.validate(stored)
     made = nbformat.read(NOTEBOOK, as_version=4)
     client = NotebookClient(made, timeout=3000, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
+    client.execute()
     for before, after in zip(stored.cells, made.cells, strict=True):
         if after.cell_type == "code":
             assert shown(after) == shown(before), f"{after.source}\n{MEND}"

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from hw.config import Config, preset_config
-from sw.compiler import compile_model
-from sw.driver.device import Device
-from sw.models.fetch import resolve_model
-from sw.models.text import passages
-from sw.models.tokenize import Tokenizer
-from sw.quantize.formats import QModel
-from sw.quantize.quantize import quantize_folder
-from sw.quantize.reference import norm, run_layer
-from sw.quantize.seeded import make_input, make_layer
 from tests.mismatch import assert_same
 from tests.test_layer import compare
+from tilewright.hw.config import Config, preset_config
+from tilewright.sw.compiler import compile_model
+from tilewright.sw.driver.device import Device
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.text import passages
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize.formats import QModel
+from tilewright.sw.quantize.quantize import quantize_folder
+from tilewright.sw.quantize.reference import norm, run_layer
+from tilewright.sw.quantize.seeded import make_input, make_layer
 
 FOLDER = "minilm"
 

@@ -3,8 +3,8 @@
 from amaranth.hdl import Const, Module, Signal, Value
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
-from hw.registers import COUNTERS
+from tilewright.hw.cells import Cell
+from tilewright.hw.registers import COUNTERS
 
 COUNTER_BITS = 40
 NAMES = [(unit, reason) for unit, reasons in COUNTERS.items() for reason in reasons]
@@ -17,7 +17,8 @@ class Counters(Cell):
     ----------
     run : this cycle belongs to the run
     clear : all to 0
-    flags : a bit a counter, in the order of `hw.registers.COUNTERS`; of a unit's bits the first
+    flags : a bit a counter, in the order of `tilewright.hw.registers.COUNTERS`; of a unit's bits
+    the first
         one set counts, the last reason (idle) when none is
     cycles : of the run
     select, value : counter number, its value (combinational)

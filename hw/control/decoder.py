@@ -3,10 +3,10 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
-from hw.commands import LAYOUTS, UNIT_OF_OPCODE, Fault, Function, Opcode, Post, Unit
-from hw.config import ACTIVATION_FUNCTIONS, Config
-from hw.layouts import field_of
+from tilewright.hw.cells import Cell
+from tilewright.hw.commands import LAYOUTS, UNIT_OF_OPCODE, Fault, Function, Opcode, Post, Unit
+from tilewright.hw.config import ACTIVATION_FUNCTIONS, Config
+from tilewright.hw.layouts import field_of
 
 QUEUES = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
 

@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
-from hw.commands import LAYOUTS, POST_SLOTS, SCALARS, WAIT_SLOTS, Opcode
-from hw.layouts import INDEX_BITS, command_layout
+from tilewright.hw.cells import Cell
+from tilewright.hw.commands import LAYOUTS, POST_SLOTS, SCALARS, WAIT_SLOTS, Opcode
+from tilewright.hw.layouts import INDEX_BITS, command_layout
 
 IN_FLIGHT = 8
 """Commands a unit may hold between dispatch and their posts."""

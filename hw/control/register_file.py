@@ -3,13 +3,13 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
-from hw import __version__
-from hw.cells import Cell
-from hw.commands import REGIONS, SCALARS
-from hw.config import Config
-from hw.control.counters import COUNTER_BITS, NAMES
-from hw.manifest import manifest_hash
-from hw.registers import (
+from tilewright import __version__
+from tilewright.hw.cells import Cell
+from tilewright.hw.commands import REGIONS, SCALARS
+from tilewright.hw.config import Config
+from tilewright.hw.control.counters import COUNTER_BITS, NAMES
+from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.registers import (
     ADDRESS_WIDTH,
     CONTROL_IRQ_CLEAR,
     CONTROL_SOFT_RESET,

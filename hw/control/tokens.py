@@ -3,8 +3,8 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
-from hw.commands import SEMAPHORES, TOKEN_MAX
+from tilewright.hw.cells import Cell
+from tilewright.hw.commands import SEMAPHORES, TOKEN_MAX
 
 
 class Semaphores(Cell):

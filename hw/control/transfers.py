@@ -4,11 +4,11 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
-from hw.commands import REGIONS, SCALARS, Opcode
-from hw.config import Config
-from hw.dma.records import Transfer
-from hw.layouts import INDEX_BITS, command_layout
+from tilewright.hw.cells import Cell
+from tilewright.hw.commands import REGIONS, SCALARS, Opcode
+from tilewright.hw.config import Config
+from tilewright.hw.dma.records import Transfer
+from tilewright.hw.layouts import INDEX_BITS, command_layout
 
 
 def clipped_limit(limit: Signal, width: int) -> Mux:

@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.dma.records import Activity
+from tilewright.hw.dma.records import Activity
 
 
 class ActivityMonitor(wiring.Component):

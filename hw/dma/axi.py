@@ -6,7 +6,7 @@ from amaranth.hdl import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
+from tilewright.hw.config import Config
 
 ID_BITS = 1
 FETCH_ID = 0

@@ -6,9 +6,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
-from hw.dma.records import Transfer, sp_address_bits
-from hw.lanes import log2
+from tilewright.hw.config import Config
+from tilewright.hw.dma.records import Transfer, sp_address_bits
+from tilewright.hw.lanes import log2
 
 
 def burst_beats(config: Config) -> int:

@@ -6,12 +6,12 @@ from amaranth.hdl import Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
-from hw.dma.axi import FETCH_ID, AddressChannel, AxiSignature, ReadChannel
-from hw.dma.buffers import Skid
-from hw.dma.fetch import FetchEngine
-from hw.dma.read import ReadEngine
-from hw.dma.records import (
+from tilewright.hw.config import Config
+from tilewright.hw.dma.axi import FETCH_ID, AddressChannel, AxiSignature, ReadChannel
+from tilewright.hw.dma.buffers import Skid
+from tilewright.hw.dma.fetch import FetchEngine
+from tilewright.hw.dma.read import ReadEngine
+from tilewright.hw.dma.records import (
     Activity,
     Command,
     FaultRecord,
@@ -20,7 +20,7 @@ from hw.dma.records import (
     Transfer,
     sp_address_bits,
 )
-from hw.dma.write import WriteEngine
+from tilewright.hw.dma.write import WriteEngine
 
 
 class ReadPort(wiring.Component):

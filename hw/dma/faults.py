@@ -3,11 +3,11 @@
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
-from hw.commands import Fault
-from hw.config import Config
-from hw.dma.bursts import BurstGenerator
-from hw.dma.records import FaultRecord
-from hw.lanes import log2
+from tilewright.hw.commands import Fault
+from tilewright.hw.config import Config
+from tilewright.hw.dma.bursts import BurstGenerator
+from tilewright.hw.dma.records import FaultRecord
+from tilewright.hw.lanes import log2
 
 
 def fault_record(

@@ -6,13 +6,13 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.commands import COMMAND_BYTES, Fault
-from hw.config import Config
-from hw.dma.axi import FETCH_ID, RESP_ERROR, AddressChannel, ReadChannel
-from hw.dma.buffers import Fifo
-from hw.dma.bursts import burst_beats
-from hw.dma.records import Command, FaultRecord, FetchStart
-from hw.lanes import log2
+from tilewright.hw.commands import COMMAND_BYTES, Fault
+from tilewright.hw.config import Config
+from tilewright.hw.dma.axi import FETCH_ID, RESP_ERROR, AddressChannel, ReadChannel
+from tilewright.hw.dma.buffers import Fifo
+from tilewright.hw.dma.bursts import burst_beats
+from tilewright.hw.dma.records import Command, FaultRecord, FetchStart
+from tilewright.hw.lanes import log2
 
 
 def fetch_beats(config: Config) -> int:

@@ -9,11 +9,11 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
-from hw.dma.buffers import Fifo
-from hw.dma.records import sp_address_bits
-from hw.lanes import lanes_from, lanes_to, log2, rotated
-from hw.manifest import SP_READ_LATENCY
+from tilewright.hw.config import Config
+from tilewright.hw.dma.buffers import Fifo
+from tilewright.hw.dma.records import sp_address_bits
+from tilewright.hw.lanes import lanes_from, lanes_to, log2, rotated
+from tilewright.hw.manifest import SP_READ_LATENCY
 
 _WORDS = 8
 """Words asked for and not yet used: the read latency, the FIFO's two cycles, and some slack."""

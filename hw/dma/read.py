@@ -6,16 +6,16 @@ from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.commands import Fault
-from hw.config import Config
-from hw.dma.activity import ActivityMonitor
-from hw.dma.axi import DATA_ID, AddressChannel, ReadChannel
-from hw.dma.buffers import Fifo
-from hw.dma.bursts import BurstGenerator
-from hw.dma.faults import fault_record
-from hw.dma.records import Activity, FaultRecord, SpWrite, Transfer
-from hw.dma.scatter import ChunkWriter, Descriptor, Realign
-from hw.lanes import log2
+from tilewright.hw.commands import Fault
+from tilewright.hw.config import Config
+from tilewright.hw.dma.activity import ActivityMonitor
+from tilewright.hw.dma.axi import DATA_ID, AddressChannel, ReadChannel
+from tilewright.hw.dma.buffers import Fifo
+from tilewright.hw.dma.bursts import BurstGenerator
+from tilewright.hw.dma.faults import fault_record
+from tilewright.hw.dma.records import Activity, FaultRecord, SpWrite, Transfer
+from tilewright.hw.dma.scatter import ChunkWriter, Descriptor, Realign
+from tilewright.hw.lanes import log2
 
 
 class ReadEngine(wiring.Component):

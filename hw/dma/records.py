@@ -3,8 +3,8 @@
 from amaranth.hdl import signed
 from amaranth.lib import data
 
-from hw.commands import COMMAND_BYTES
-from hw.config import Config
+from tilewright.hw.commands import COMMAND_BYTES
+from tilewright.hw.config import Config
 
 
 def sp_address_bits(config: Config) -> int:
@@ -13,7 +13,8 @@ def sp_address_bits(config: Config) -> int:
 
 
 class Transfer(data.StructLayout):
-    """A LOAD or STORE command with every scalar resolved. Fields as in `hw.commands`, besides:
+    """A LOAD or STORE command with every scalar resolved. Fields as in `tilewright.hw.commands`,
+    besides:
 
     Attributes
     ----------
@@ -98,7 +99,7 @@ class FaultRecord(data.StructLayout):
     Attributes
     ----------
     valid : u1
-    code : u4, `hw.commands.Fault`
+    code : u4, `tilewright.hw.commands.Fault`
     index : u32, of the command
     address : u(axi_addr_width)
         The run's (WINDOW), the burst's (SLVERR, DECERR of data) or the command's (fetch).

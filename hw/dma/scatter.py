@@ -9,10 +9,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
-from hw.dma.axi import RESP_ERROR, ReadChannel
-from hw.dma.records import SpWrite, sp_address_bits
-from hw.lanes import lanes_from, lanes_to, log2, rotated
+from tilewright.hw.config import Config
+from tilewright.hw.dma.axi import RESP_ERROR, ReadChannel
+from tilewright.hw.dma.records import SpWrite, sp_address_bits
+from tilewright.hw.lanes import lanes_from, lanes_to, log2, rotated
 
 
 class Place(data.StructLayout):

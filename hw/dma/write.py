@@ -6,16 +6,16 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.commands import Fault
-from hw.config import Config
-from hw.dma.activity import ActivityMonitor
-from hw.dma.axi import DATA_ID, RESP_ERROR, AddressChannel, ResponseChannel, WriteChannel
-from hw.dma.buffers import Fifo
-from hw.dma.bursts import BurstGenerator
-from hw.dma.faults import fault_record
-from hw.dma.gather import ChunkReader, Regroup, Run, Unalign, groups_of_last
-from hw.dma.records import Activity, FaultRecord, Transfer, sp_address_bits
-from hw.lanes import log2
+from tilewright.hw.commands import Fault
+from tilewright.hw.config import Config
+from tilewright.hw.dma.activity import ActivityMonitor
+from tilewright.hw.dma.axi import DATA_ID, RESP_ERROR, AddressChannel, ResponseChannel, WriteChannel
+from tilewright.hw.dma.buffers import Fifo
+from tilewright.hw.dma.bursts import BurstGenerator
+from tilewright.hw.dma.faults import fault_record
+from tilewright.hw.dma.gather import ChunkReader, Regroup, Run, Unalign, groups_of_last
+from tilewright.hw.dma.records import Activity, FaultRecord, Transfer, sp_address_bits
+from tilewright.hw.lanes import log2
 
 _RUNS = 4
 """Runs whose words are yet to be read."""

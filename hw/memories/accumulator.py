@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
-from hw.config import Config
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.config import Config
 
 WRITE_LATENCY = 3
 """Cycles from a sum entering a column to the end of its write; a read granted behind it sees it."""

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
+from tilewright.hw.cells import Cell, place
 
 _MOST_BITS = 1 << 20
 """Of one memory, if its mask allows. Amaranth and Yosys spell out every bit a memory begins with,

@@ -4,8 +4,8 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
-from hw.config import Config
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.config import Config
 
 F1_BITS = 44
 F2_BITS = 48

@@ -3,9 +3,9 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
-from hw.config import Config
-from hw.memories.bank import Bank
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.config import Config
+from tilewright.hw.memories.bank import Bank
 
 READERS = ("feeder", "loader", "vector", "dma")
 """In the order of their priority."""

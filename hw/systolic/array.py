@@ -3,9 +3,9 @@
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
-from hw.config import Config
-from hw.systolic.pe import ProcessingRow
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.config import Config
+from tilewright.hw.systolic.pe import ProcessingRow
 
 
 def array_latency(rows: int) -> int:

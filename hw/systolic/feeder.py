@@ -3,9 +3,9 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
-from hw.commands import XMode
-from hw.config import Config
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.commands import XMode
+from tilewright.hw.config import Config
 
 FEEDER_LATENCY = 4
 """Cycles from a word to its activations."""

@@ -5,13 +5,13 @@ from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
-from hw.commands import GROUP_ROWS, Opcode, WeightFormat
-from hw.config import Config
-from hw.layouts import command_layout
-from hw.manifest import SP_READ_LATENCY
-from hw.systolic.transposer import Transposer
-from hw.systolic.walk import TileWalk
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.commands import GROUP_ROWS, Opcode, WeightFormat
+from tilewright.hw.config import Config
+from tilewright.hw.layouts import command_layout
+from tilewright.hw.manifest import SP_READ_LATENCY
+from tilewright.hw.systolic.transposer import Transposer
+from tilewright.hw.systolic.walk import TileWalk
 
 _ROWS_OF_S4 = 4
 _K_MAX = 1 << 18  # rows of 4 bits that fill the largest scratchpad

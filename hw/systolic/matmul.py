@@ -4,16 +4,16 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
-from hw.commands import Opcode, XMode
-from hw.config import Config
-from hw.layouts import command_layout
-from hw.manifest import SP_READ_LATENCY
-from hw.memories.accumulator import WRITE_LATENCY
-from hw.systolic.array import SystolicArray, array_latency
-from hw.systolic.feeder import FEEDER_LATENCY, Feeder
-from hw.systolic.loader import SHIFT_LATENCY, WeightLoader
-from hw.systolic.walk import TileWalk
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.commands import Opcode, XMode
+from tilewright.hw.config import Config
+from tilewright.hw.layouts import command_layout
+from tilewright.hw.manifest import SP_READ_LATENCY
+from tilewright.hw.memories.accumulator import WRITE_LATENCY
+from tilewright.hw.systolic.array import SystolicArray, array_latency
+from tilewright.hw.systolic.feeder import FEEDER_LATENCY, Feeder
+from tilewright.hw.systolic.loader import SHIFT_LATENCY, WeightLoader
+from tilewright.hw.systolic.walk import TileWalk
 
 ISSUE_TO_ARRAY = SP_READ_LATENCY + FEEDER_LATENCY
 """Cycles from a row's scratchpad request to its activations at the array."""

@@ -3,7 +3,7 @@
 from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
+from tilewright.hw.cells import Cell, place
 
 
 class ProcessingElement(Cell):

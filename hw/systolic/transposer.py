@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
-from hw.config import Config
-from hw.lanes import rotated
+from tilewright.hw.cells import Cell
+from tilewright.hw.config import Config
+from tilewright.hw.lanes import rotated
 
 
 class Transposer(Cell):

@@ -11,11 +11,11 @@ from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
-from hw.commands import SYM16_MAX, Function, Mul, Post, Pre, Source
-from hw.commands import Out as OutFormat
-from hw.memories.row_table import F1_BITS, FACTOR_BITS
-from hw.tables import ACTIVATIONS, EXP2, EXP2_FRACTION_BITS, EXP2_LG
+from tilewright.hw.cells import Cell
+from tilewright.hw.commands import SYM16_MAX, Function, Mul, Post, Pre, Source
+from tilewright.hw.commands import Out as OutFormat
+from tilewright.hw.memories.row_table import F1_BITS, FACTOR_BITS
+from tilewright.hw.tables import ACTIVATIONS, EXP2, EXP2_FRACTION_BITS, EXP2_LG
 
 # Stage at which a row's or a command's value is used (the input is visible in that cycle).
 STAGE_PRE = 1

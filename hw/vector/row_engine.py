@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
-from hw.memories.row_table import EXPONENT_BITS, F1_BITS, F2_BITS, FACTOR_BITS
-from hw.tables import RSQRT, RSQRT_FIRST, RSQRT_LG
+from tilewright.hw.cells import Cell
+from tilewright.hw.memories.row_table import EXPONENT_BITS, F1_BITS, F2_BITS, FACTOR_BITS
+from tilewright.hw.tables import RSQRT, RSQRT_FIRST, RSQRT_LG
 
 DEN_BITS = 20
 V_BITS = 60

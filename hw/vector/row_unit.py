@@ -4,13 +4,13 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
-from hw.commands import Opcode, RowOp
-from hw.config import Config
-from hw.layouts import command_layout
-from hw.manifest import SP_READ_LATENCY
-from hw.memories.row_table import EXPONENT_BITS, F1_BITS, F2_BITS, FACTOR_BITS
-from hw.vector.row_engine import EPS_BITS, N_BITS, RowEngine
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.commands import Opcode, RowOp
+from tilewright.hw.config import Config
+from tilewright.hw.layouts import command_layout
+from tilewright.hw.manifest import SP_READ_LATENCY
+from tilewright.hw.memories.row_table import EXPONENT_BITS, F1_BITS, F2_BITS, FACTOR_BITS
+from tilewright.hw.vector.row_engine import EPS_BITS, N_BITS, RowEngine
 
 
 class RowUnit(Cell):

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell
-from hw.commands import Stat
-from hw.memories.row_table import F1_BITS, F2_BITS
-from hw.vector.lane import MAXIMUM_BITS
+from tilewright.hw.cells import Cell
+from tilewright.hw.commands import Stat
+from tilewright.hw.memories.row_table import F1_BITS, F2_BITS
+from tilewright.hw.vector.lane import MAXIMUM_BITS
 
 LEVELS_A_STAGE = 2
 SQUARE_BITS = 34

@@ -7,13 +7,13 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
-from hw.cells import Cell, place
-from hw.commands import BYTE_OUTS, Mul, Opcode, Post, Pre
-from hw.commands import Out as OutFormat
-from hw.config import Config
-from hw.layouts import command_layout
-from hw.manifest import SP_READ_LATENCY
-from hw.memories.row_table import (
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.commands import BYTE_OUTS, Mul, Opcode, Post, Pre
+from tilewright.hw.commands import Out as OutFormat
+from tilewright.hw.config import Config
+from tilewright.hw.layouts import command_layout
+from tilewright.hw.manifest import SP_READ_LATENCY
+from tilewright.hw.memories.row_table import (
     EXPONENT_BITS,
     F1_BITS,
     F2_BITS,
@@ -21,11 +21,11 @@ from hw.memories.row_table import (
     SCALE_LATENCY,
     TOP_BITS,
 )
-from hw.tables import INVERSE_MANTISSA
-from hw.vector import lane as stages
-from hw.vector.lane import LANE_LATENCY, Lane
-from hw.vector.row_unit import RowUnit
-from hw.vector.statistics import Statistics, statistics_latency
+from tilewright.hw.tables import INVERSE_MANTISSA
+from tilewright.hw.vector import lane as stages
+from tilewright.hw.vector.lane import LANE_LATENCY, Lane
+from tilewright.hw.vector.row_unit import RowUnit
+from tilewright.hw.vector.statistics import Statistics, statistics_latency
 
 TO_LANE = SP_READ_LATENCY + 1
 """Cycles from an item's issue to stage 0 of the lanes."""

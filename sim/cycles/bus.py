@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from hw.commands import COMMAND_BYTES
-from hw.config import Config
-from sim.cycles.clock import Clock, Event, Process
+from tilewright.hw.commands import COMMAND_BYTES
+from tilewright.hw.config import Config
+from tilewright.sim.cycles.clock import Clock, Event, Process
 
 
 @dataclass(frozen=True, kw_only=True)

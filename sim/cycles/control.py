@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hw.commands import (
+from tilewright.hw.commands import (
     COMMAND_BYTES,
     LAYOUTS,
     POST_SLOTS,
@@ -16,11 +16,11 @@ from hw.commands import (
     WAIT_SLOTS,
     Unit,
 )
-from hw.config import Config
-from hw.encoding import Command
-from sim.cycles.bus import ReadBus, fetch_beats
-from sim.cycles.clock import Clock, Event, Process
-from sim.cycles.timeline import Intervals
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command
+from tilewright.sim.cycles.bus import ReadBus, fetch_beats
+from tilewright.sim.cycles.clock import Clock, Event, Process
+from tilewright.sim.cycles.timeline import Intervals
 
 FETCH_START = 5
 """Cycle in which the fetch asks for its first burst."""
@@ -52,7 +52,7 @@ class Issue:
     command : Command
     fields : dict of str to int
     start, done, busy, first_busy, last_busy : int
-        As of `sim.trace.Span`; `done` is the cycle in which the unit is through with it.
+        As of `tilewright.sim.trace.Span`; `done` is the cycle in which the unit is through with it.
     """
 
     index: int

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from hw.commands import WeightFormat
-from hw.config import Config
-from hw.manifest import SP_READ_LATENCY
-from sim.cycles.clock import Clock, Event, Process
-from sim.cycles.control import Issue
-from sim.cycles.ports import Ports
-from sim.cycles.timeline import Intervals
+from tilewright.hw.commands import WeightFormat
+from tilewright.hw.config import Config
+from tilewright.hw.manifest import SP_READ_LATENCY
+from tilewright.sim.cycles.clock import Clock, Event, Process
+from tilewright.sim.cycles.control import Issue
+from tilewright.sim.cycles.ports import Ports
+from tilewright.sim.cycles.timeline import Intervals
 
 ISSUE_TO_ARRAY = SP_READ_LATENCY + 4
 """Cycles from a row's issue to its activations at the array."""

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from hw.commands import Unit
-from hw.config import Config
-from hw.encoding import Command
-from sim.cycles.bus import Memory, ReadBus, WriteBus
-from sim.cycles.clock import Clock
-from sim.cycles.control import RETIRE_TO_END, Dispatcher, FrontEnd, Issue, Semaphores, Worker
-from sim.cycles.matmul import MatmulUnit
-from sim.cycles.ports import Ports
-from sim.cycles.timeline import counts
-from sim.cycles.transfers import LoadUnit, StoreUnit
-from sim.cycles.vector import VectorUnit
-from sim.trace import Span
+from tilewright.hw.commands import Unit
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command
+from tilewright.sim.cycles.bus import Memory, ReadBus, WriteBus
+from tilewright.sim.cycles.clock import Clock
+from tilewright.sim.cycles.control import (
+    RETIRE_TO_END,
+    Dispatcher,
+    FrontEnd,
+    Issue,
+    Semaphores,
+    Worker,
+)
+from tilewright.sim.cycles.matmul import MatmulUnit
+from tilewright.sim.cycles.ports import Ports
+from tilewright.sim.cycles.timeline import counts
+from tilewright.sim.cycles.transfers import LoadUnit, StoreUnit
+from tilewright.sim.cycles.vector import VectorUnit
+from tilewright.sim.trace import Span
 
 UNITS = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from hw.config import Config
-from sim.cycles.clock import Clock, Process
+from tilewright.hw.config import Config
+from tilewright.sim.cycles.clock import Clock, Process
 
 
 class Ports:

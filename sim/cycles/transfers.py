@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from hw.config import Config
-from sim.cycles.bus import ReadBus, WriteBus, bursts
-from sim.cycles.clock import Clock, Event, Process
-from sim.cycles.control import Issue
-from sim.cycles.timeline import Intervals
+from tilewright.hw.config import Config
+from tilewright.sim.cycles.bus import ReadBus, WriteBus, bursts
+from tilewright.sim.cycles.clock import Clock, Event, Process
+from tilewright.sim.cycles.control import Issue
+from tilewright.sim.cycles.timeline import Intervals
 
 TO_ENGINE = 2
 """Cycles from the dispatcher to the DMA."""

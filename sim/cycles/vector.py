@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hw.commands import Opcode, Post, RowOp, Source, parameter_rows
-from hw.config import Config
-from hw.manifest import SP_READ_LATENCY
-from sim.cycles.clock import Clock, Event, Process
-from sim.cycles.control import Issue
-from sim.cycles.ports import Ports
-from sim.cycles.timeline import Intervals
+from tilewright.hw.commands import Opcode, Post, RowOp, Source, parameter_rows
+from tilewright.hw.config import Config
+from tilewright.hw.manifest import SP_READ_LATENCY
+from tilewright.sim.cycles.clock import Clock, Event, Process
+from tilewright.sim.cycles.control import Issue
+from tilewright.sim.cycles.ports import Ports
+from tilewright.sim.cycles.timeline import Intervals
 
 FIRST_ITEM = 2
 """Cycles from a command to its first item."""

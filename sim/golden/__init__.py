@@ -4,8 +4,8 @@ They are split where the hardware's passes are split, so that the simulator comp
 vector unit does. All compute in int64; results come in the type of their format.
 """
 
-from sim.golden.activations import activation, smooth
-from sim.golden.normalize import (
+from tilewright.sim.golden.activations import activation, smooth
+from tilewright.sim.golden.normalize import (
     layernorm,
     layernorm_apply,
     normalize_rows,
@@ -16,7 +16,7 @@ from sim.golden.normalize import (
     scale_shift,
     xhat_fraction_bits,
 )
-from sim.golden.primitives import (
+from tilewright.sim.golden.primitives import (
     Fmt,
     balanced_bytes,
     bit_length,
@@ -26,16 +26,16 @@ from sim.golden.primitives import (
     rsh,
     saturate,
 )
-from sim.golden.products import (
+from tilewright.sim.golden.products import (
     combine_16x8,
     combine_16x16,
     matmul,
     matmul_16x8,
     matmul_16x16,
 )
-from sim.golden.requantize import finish, requant_row, requant_static, residual_term
-from sim.golden.rowscale import feed8, row_max, row_scale
-from sim.golden.softmax import (
+from tilewright.sim.golden.requantize import finish, requant_row, requant_static, residual_term
+from tilewright.sim.golden.rowscale import feed8, row_max, row_scale
+from tilewright.sim.golden.softmax import (
     context,
     reciprocal,
     softmax_den,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hw.tables import ACTIVATIONS
-from sim.golden.primitives import Fmt, IntArray, Ints, i64, interpolate, rsh, saturate
+from tilewright.hw.tables import ACTIVATIONS
+from tilewright.sim.golden.primitives import Fmt, IntArray, Ints, i64, interpolate, rsh, saturate
 
 
 def activation(x: IntArray, name: str) -> npt.NDArray[np.int16]:

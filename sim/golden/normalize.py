@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hw.tables import RSQRT, RSQRT_FIRST, RSQRT_LG
-from sim.golden.primitives import (
+from tilewright.hw.tables import RSQRT, RSQRT_FIRST, RSQRT_LG
+from tilewright.sim.golden.primitives import (
     Fmt,
     Int64,
     IntArray,

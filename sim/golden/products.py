@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sim.golden.primitives import Int64, IntArray, balanced_bytes, i64
+from tilewright.sim.golden.primitives import Int64, IntArray, balanced_bytes, i64
 
 Int32 = npt.NDArray[np.int32]
 

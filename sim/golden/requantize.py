@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hw.tables import INVERSE_MANTISSA
-from sim.golden.primitives import Fmt, Int64, IntArray, Ints, i64, rsh, saturate
+from tilewright.hw.tables import INVERSE_MANTISSA
+from tilewright.sim.golden.primitives import Fmt, Int64, IntArray, Ints, i64, rsh, saturate
 
 FRACTION_BITS = 8
 """Fraction bits t keeps beyond the output's unit."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hw.tables import ROW_EXPONENT_MAX, ROW_MANTISSAS
-from sim.golden.primitives import Fmt, IntArray, Ints, i64, rsh, saturate
+from tilewright.hw.tables import ROW_EXPONENT_MAX, ROW_MANTISSAS
+from tilewright.sim.golden.primitives import Fmt, IntArray, Ints, i64, rsh, saturate
 
 _M_DOWN = tuple(reversed(ROW_MANTISSAS))
 

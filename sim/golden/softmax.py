@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hw.tables import EXP2, EXP2_FRACTION_BITS, EXP2_LG
-from sim.golden.primitives import (
+from tilewright.hw.tables import EXP2, EXP2_FRACTION_BITS, EXP2_LG
+from tilewright.sim.golden.primitives import (
     Fmt,
     Int64,
     IntArray,

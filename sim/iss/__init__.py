@@ -3,8 +3,8 @@
 It knows no timing; what it leaves in DRAM is what the RTL must leave there.
 """
 
-from sim.iss.dram import Dram
-from sim.iss.machine import Machine
-from sim.iss.state import FaultRecord, MachineFault, UndefinedError
+from tilewright.sim.iss.dram import Dram
+from tilewright.sim.iss.machine import Machine
+from tilewright.sim.iss.state import FaultRecord, MachineFault, UndefinedError
 
 __all__ = ["Dram", "FaultRecord", "Machine", "MachineFault", "UndefinedError"]

@@ -8,7 +8,7 @@ from typing import NoReturn, cast
 
 import numpy as np
 
-from hw.commands import (
+from tilewright.hw.commands import (
     COMMAND_BYTES,
     PROGRAM_REGION,
     REGIONS,
@@ -18,14 +18,14 @@ from hw.commands import (
     Opcode,
     Unit,
 )
-from hw.config import Config
-from hw.encoding import Command, DecodeError, Scalar, decode, illegal_field
-from hw.manifest import manifest_hash
-from sim.iss.dram import Bytes
-from sim.iss.matmul import matmul
-from sim.iss.state import FaultRecord, MachineFault, State, UndefinedError, WindowError
-from sim.iss.transfer import load, store
-from sim.iss.vector import row, vector
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, DecodeError, Scalar, decode, illegal_field
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sim.iss.dram import Bytes
+from tilewright.sim.iss.matmul import matmul
+from tilewright.sim.iss.state import FaultRecord, MachineFault, State, UndefinedError, WindowError
+from tilewright.sim.iss.transfer import load, store
+from tilewright.sim.iss.vector import row, vector
 
 ACTIONS: dict[Opcode, Callable[[State, dict[str, int]], None]] = {
     Opcode.LOAD: load,

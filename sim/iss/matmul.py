@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw.commands import GROUP_ROWS, WeightFormat, XMode
-from sim import golden
-from sim.golden.products import K_MAX
-from sim.iss.state import TOP_LOWEST, State
+from tilewright.hw.commands import GROUP_ROWS, WeightFormat, XMode
+from tilewright.sim import golden
+from tilewright.sim.golden.products import K_MAX
+from tilewright.sim.iss.state import TOP_LOWEST, State
 
 
 def _activations(state: State, f: dict[str, int], k: int) -> np.ndarray:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import REGIONS, SCALARS, SEMAPHORES, Fault, Unit
-from hw.config import Config
-from sim.iss.dram import Dram
+from tilewright.hw.commands import REGIONS, SCALARS, SEMAPHORES, Fault, Unit
+from tilewright.hw.config import Config
+from tilewright.sim.iss.dram import Dram
 
 Index = npt.NDArray[np.int64]
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from hw.commands import Fault
-from sim.iss.state import State, WindowError
+from tilewright.hw.commands import Fault
+from tilewright.sim.iss.state import State, WindowError
 
 _FAR = 1 << 60
 

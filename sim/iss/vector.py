@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import (
+from tilewright.hw.commands import (
     BYTE_OUTS,
     PARAMETER_ROWS,
     SYM16_MAX,
@@ -18,10 +18,10 @@ from hw.commands import (
     Source,
     Stat,
 )
-from hw.tables import INVERSE_MANTISSA
-from sim import golden
-from sim.golden.normalize import N_MAX
-from sim.iss.state import DENOMINATOR_BITS, F1_BITS, F1_LOWEST, F2_BITS, State
+from tilewright.hw.tables import INVERSE_MANTISSA
+from tilewright.sim import golden
+from tilewright.sim.golden.normalize import N_MAX
+from tilewright.sim.iss.state import DENOMINATOR_BITS, F1_BITS, F1_LOWEST, F2_BITS, State
 
 Int64 = npt.NDArray[np.int64]
 

@@ -1,7 +1,7 @@
 """Builds the native simulator: Verilog and harness in, one shared library out.
 
 `build_key` names a build by everything that goes into it, so that a cache can keep the result; the
-cache itself is not known here (see `sw.driver.simulators`).
+cache itself is not known here (see `tilewright.sw.driver.simulators`).
 """
 
 import functools
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from sim import toolchain
+from tilewright.sim import toolchain
 
 LIBRARY = "simulator.so"
 """Name of the library in the folder of a build."""
@@ -116,10 +116,11 @@ def build(
     trace : bool
         Able to write waveforms; slower to build and to run.
     labels : str
-        SystemVerilog bound to the top that names states in waveforms (`sim.native.labels`).
+        SystemVerilog bound to the top that names states in waveforms
+        (`tilewright.sim.native.labels`).
     probes : str
         SystemVerilog bound to the top that shows what spans are recorded from
-        (`sim.native.probes`); none are without it.
+        (`tilewright.sim.native.probes`); none are without it.
     progress : callable, optional
         Told what is being done, one line at a time.
     timeout : float
@@ -127,7 +128,7 @@ def build(
 
     Raises
     ------
-    sim.toolchain.ToolchainError
+    tilewright.sim.toolchain.ToolchainError
         When a tool is missing or fails; a build that fails leaves its files behind.
     """
     if trace and not toolchain.fst_works():

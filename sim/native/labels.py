@@ -7,7 +7,7 @@ viewers show them.
 
 import enum
 
-from hw.commands import LAYOUTS, Fault, Function, Opcode, Out, Post, RowOp, Unit, XMode
+from tilewright.hw.commands import LAYOUTS, Fault, Function, Opcode, Out, Post, RowOp, Unit, XMode
 
 
 class Run(enum.IntEnum):

@@ -3,8 +3,8 @@
 The generated Verilog stays as it is; a simulator built without the module pays nothing for it.
 """
 
-from hw.commands import Opcode, Unit
-from sim.native.labels import field_slice
+from tilewright.hw.commands import Opcode, Unit
+from tilewright.sim.native.labels import field_slice
 
 _OPCODES = {
     Unit.LOAD: Opcode.LOAD,

@@ -11,8 +11,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import Unit
-from sim.trace import Span
+from tilewright.hw.commands import Unit
+from tilewright.sim.trace import Span
 
 CHANNELS = ("AR", "R", "AW", "W", "B")
 SLVERR = 2
@@ -215,7 +215,7 @@ class NativeSimulator:
     Parameters
     ----------
     library : Path
-        What `sim.native.build.build` made.
+        What `tilewright.sim.native.build.build` made.
     bus : BusOptions, optional
     memory : iterable of (base, size)
         DRAM, multiples of 4096; it costs only what is touched. Other addresses answer DECERR.
@@ -227,8 +227,8 @@ class NativeSimulator:
 
     Notes
     -----
-    It has the methods of `sw.driver.transport.Transport`. Methods that let cycles pass raise
-    `ProtocolError` when the core breaks a rule of AXI.
+    It has the methods of `tilewright.sw.driver.transport.Transport`. Methods that let cycles pass
+    raise `ProtocolError` when the core breaks a rule of AXI.
     """
 
     name = "verilator"

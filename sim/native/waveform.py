@@ -12,7 +12,7 @@ _STEPS = 10
 
 
 class Waveform:
-    """A waveform that `sim.native.simulator.NativeSimulator.trace` wrote.
+    """A waveform that `tilewright.sim.native.simulator.NativeSimulator.trace` wrote.
 
     `waveform[name]` is the value of a signal in every cycle, as the clock edge that ends it sees
     it: bool for one bit, int64 up to 63 bits, Python integers beyond; all unsigned.

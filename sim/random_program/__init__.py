@@ -8,7 +8,7 @@ that units overlap as much as the program allows. Comparing all of DRAM after a 
 `RandomProgram.expected` compares two machines.
 """
 
-from sim.random_program.generate import KINDS, random_program
-from sim.random_program.program import RandomProgram
+from tilewright.sim.random_program.generate import KINDS, random_program
+from tilewright.sim.random_program.program import RandomProgram
 
 __all__ = ["KINDS", "RandomProgram", "random_program"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import COMMAND_BYTES, PARAMETER_ROWS, SCALARS, Opcode
-from hw.config import Config
-from hw.encoding import Command, Scalar, Value
-from sim.iss import Machine, UndefinedError
-from sim.iss.machine import ACTIONS
-from sim.random_program.order import Order, Words
+from tilewright.hw.commands import COMMAND_BYTES, PARAMETER_ROWS, SCALARS, Opcode
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, Scalar, Value
+from tilewright.sim.iss import Machine, UndefinedError
+from tilewright.sim.iss.machine import ACTIONS
+from tilewright.sim.random_program.order import Order, Words
 
 PROGRAM, INPUT, OUTPUT = 0, 1, 5
 """Regions used."""

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hw.commands import SCALARS, Mul, Opcode, Out, Pre, RowOp, Source, Stat
-from hw.config import Config
-from hw.encoding import Command, encode
-from hw.manifest import manifest_hash
-from sim.random_program.draft import PROGRAM, Draft, words_at
-from sim.random_program.products import matmul
-from sim.random_program.program import RandomProgram
-from sim.random_program.transfers import load_arena, store_words, transfer
-from sim.random_program.vectors import layernorm, plain, row, softmax, vector
+from tilewright.hw.commands import SCALARS, Mul, Opcode, Out, Pre, RowOp, Source, Stat
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, encode
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sim.random_program.draft import PROGRAM, Draft, words_at
+from tilewright.sim.random_program.products import matmul
+from tilewright.sim.random_program.program import RandomProgram
+from tilewright.sim.random_program.transfers import load_arena, store_words, transfer
+from tilewright.sim.random_program.vectors import layernorm, plain, row, softmax, vector
 
 KINDS = ("transfer", "matmul", "vector", "row", "mixed")
 _RECIPES: dict[str, Callable[[Draft], object]] = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from hw.encoding import Command, Token
+from tilewright.hw.encoding import Command, Token
 
 Words = npt.NDArray[np.int64]
 _BARRIER = 16

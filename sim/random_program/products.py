@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hw.commands import GROUP_ROWS, Opcode, WeightFormat, XMode
-from sim.random_program.draft import Draft, words_at
+from tilewright.hw.commands import GROUP_ROWS, Opcode, WeightFormat, XMode
+from tilewright.sim.random_program.draft import Draft, words_at
 
 
 def matmul(draft: Draft, whole: bool = False) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from hw.config import Config
-from hw.encoding import Command
-from sim.iss import Machine
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command
+from tilewright.sim.iss import Machine
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hw.commands import SCALARS, Opcode
-from sim.random_program.draft import INPUT, OUTPUT, Draft, words_at
+from tilewright.hw.commands import SCALARS, Opcode
+from tilewright.sim.random_program.draft import INPUT, OUTPUT, Draft, words_at
 
 
 def store_words(draft: Draft, first: int, count: int) -> None:

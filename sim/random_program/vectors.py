@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hw.commands import (
+from tilewright.hw.commands import (
     BYTE_OUTS,
     PARAMETER_ROWS,
     Function,
@@ -18,8 +18,8 @@ from hw.commands import (
     Source,
     Stat,
 )
-from sim.random_program.draft import Draft, words_at
-from sim.random_program.order import Words
+from tilewright.sim.random_program.draft import Draft, words_at
+from tilewright.sim.random_program.order import Words
 
 
 def plain(**fields: int) -> dict[str, int]:

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
-from hw.commands import LAYOUTS, Opcode
-from hw.config import Config
-from hw.manifest import SP_READ_LATENCY
-from sim.testbenches.runner import parameters, simulate_verilog
-from sim.verilog import cell_verilog
+from tilewright.hw.commands import LAYOUTS, Opcode
+from tilewright.hw.config import Config
+from tilewright.hw.manifest import SP_READ_LATENCY
+from tilewright.sim.testbenches.runner import parameters, simulate_verilog
+from tilewright.sim.verilog import cell_verilog
 
 Array = npt.NDArray[Any]
 
@@ -45,7 +45,7 @@ def run_cell(
     cell : str
         Name of the cell in the configuration's machine.
     module : str
-        Name of a module of `sim.testbenches`.
+        Name of a module of `tilewright.sim.testbenches`.
     simulator, folder, tests
         As of `runner.simulate_verilog`.
     arrays : mapping, optional
@@ -62,7 +62,7 @@ def run_cell(
     simulate_verilog(
         text,
         top=cell,
-        module=f"sim.testbenches.{module}",
+        module=f"tilewright.sim.testbenches.{module}",
         simulator=simulator,
         folder=folder,
         tests=tests,

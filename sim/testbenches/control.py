@@ -12,7 +12,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
-from hw.commands import (
+from tilewright.hw.commands import (
     COMMAND_BYTES,
     COUNT_SCALAR_FLAG,
     LAYOUTS,
@@ -28,10 +28,10 @@ from hw.commands import (
     Post,
     Unit,
 )
-from hw.encoding import DecodeError, decode, illegal_field
-from hw.manifest import manifest_hash
-from hw.registers import COUNTERS, IDENTIFICATION, REGISTERS
-from sim.testbenches.cell import Bench, pack, pack_command, unpack
+from tilewright.hw.encoding import DecodeError, decode, illegal_field
+from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.registers import COUNTERS, IDENTIFICATION, REGISTERS
+from tilewright.sim.testbenches.cell import Bench, pack, pack_command, unpack
 
 QUEUES = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
 HASH = 0x0123_4567_89AB_CDEF

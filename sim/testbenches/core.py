@@ -10,14 +10,14 @@ from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
-from hw.commands import Fault, Unit
-from hw.config import Config
-from hw.registers import CONTROL_START, REGISTERS, STATUS_DONE
-from sim.compare import compare
-from sim.image import Image
-from sim.testbenches.axi_memory import AxiMemory, Manners
-from sim.testbenches.runner import parameters, simulate_verilog
-from sim.verilog import verilog
+from tilewright.hw.commands import Fault, Unit
+from tilewright.hw.config import Config
+from tilewright.hw.registers import CONTROL_START, REGISTERS, STATUS_DONE
+from tilewright.sim.compare import compare
+from tilewright.sim.image import Image
+from tilewright.sim.testbenches.axi_memory import AxiMemory, Manners
+from tilewright.sim.testbenches.runner import parameters, simulate_verilog
+from tilewright.sim.verilog import verilog
 
 _PERIOD = 10  # ns
 
@@ -49,7 +49,7 @@ def run_image(
     timeout : int
         Cycles from start to done at most.
     latency, pause, interleave
-        As of `sim.testbenches.axi_memory.Manners`.
+        As of `tilewright.sim.testbenches.axi_memory.Manners`.
     seed : int
         Of all that is random.
     rerun : str, optional

@@ -10,9 +10,9 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiBus, AxiRam
 
-from hw.commands import Fault
-from sim.testbenches.axi_memory import no_error
-from sim.testbenches.dma_bench import (
+from tilewright.hw.commands import Fault
+from tilewright.sim.testbenches.axi_memory import no_error
+from tilewright.sim.testbenches.dma_bench import (
     BEATS,
     CONFIG,
     ORIGIN,

@@ -14,11 +14,11 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
-from hw.commands import COMMAND_BYTES
-from hw.config import Config
-from hw.manifest import SP_READ_LATENCY
-from sim.testbenches.axi_memory import AxiMemory
-from sim.testbenches.runner import PARAMETERS, parameters
+from tilewright.hw.commands import COMMAND_BYTES
+from tilewright.hw.config import Config
+from tilewright.hw.manifest import SP_READ_LATENCY
+from tilewright.sim.testbenches.axi_memory import AxiMemory
+from tilewright.sim.testbenches.runner import PARAMETERS, parameters
 
 VALUES = parameters() if PARAMETERS in os.environ else {"config": {}, "layouts": {}}
 CONFIG = Config.from_dict(VALUES["config"])

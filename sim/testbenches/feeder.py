@@ -8,9 +8,9 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hw.commands import XMode
-from sim import golden
-from sim.testbenches.cell import Bench, pack, unpack
+from tilewright.hw.commands import XMode
+from tilewright.sim import golden
+from tilewright.sim.testbenches.cell import Bench, pack, unpack
 
 LANE_LATENCY = 4
 ROW_SCALE_LATENCY = 3

@@ -12,10 +12,10 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hw.commands import Function, Mul, Out, Post, Pre, Source
-from hw.tables import INVERSE_MANTISSA
-from sim import golden
-from sim.testbenches.cell import Array, Bench
+from tilewright.hw.commands import Function, Mul, Out, Post, Pre, Source
+from tilewright.hw.tables import INVERSE_MANTISSA
+from tilewright.sim import golden
+from tilewright.sim.testbenches.cell import Array, Bench
 
 PARAMETERS = ("multiplier", "shift", "bias_low", "bias_high", "channel")
 _BOUNDS = {

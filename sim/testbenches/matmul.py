@@ -11,12 +11,12 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hw.commands import LAYOUTS, Opcode, WeightFormat, XMode
-from sim import golden
-from sim.iss.matmul import matmul
-from sim.iss.state import State
-from sim.testbenches.cell import Bench, Memory, ReadPort, pack_command, unpack
-from sim.testbenches.runner import recorded
+from tilewright.hw.commands import LAYOUTS, Opcode, WeightFormat, XMode
+from tilewright.sim import golden
+from tilewright.sim.iss.matmul import matmul
+from tilewright.sim.iss.state import State
+from tilewright.sim.testbenches.cell import Bench, Memory, ReadPort, pack_command, unpack
+from tilewright.sim.testbenches.runner import recorded
 
 Fields = dict[str, int]
 MAXIMA_DRAIN = 3

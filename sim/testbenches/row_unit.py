@@ -8,9 +8,9 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hw.commands import Opcode, RowOp
-from sim import golden
-from sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command, unpack
+from tilewright.hw.commands import Opcode, RowOp
+from tilewright.sim import golden
+from tilewright.sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command, unpack
 
 DIVIDE_CYCLES, RSQRT_CYCLES = 23, 80
 """Cycles of a row in one engine at most."""

@@ -13,7 +13,7 @@ from amaranth.back import verilog
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
-from sim.toolchain import build_environment, check_no_blank
+from tilewright.sim.toolchain import build_environment, check_no_blank
 
 SIMULATORS = ("verilator", "icarus")
 PARAMETERS = "TILEWRIGHT_TESTBENCH"

@@ -8,8 +8,8 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hw.manifest import SP_READ_LATENCY
-from sim.testbenches.cell import Bench
+from tilewright.hw.manifest import SP_READ_LATENCY
+from tilewright.sim.testbenches.cell import Bench
 
 READERS = ("feeder", "loader", "vector", "dma")
 WRITERS = ("vector", "dma")

@@ -1,8 +1,8 @@
 """A core under cocotb that obeys another process: registers, memory, interrupt, reset.
 
-The other end is `sim.testbenches.transport.CocotbTransport`, which starts this module as a program;
-it then runs itself as the testbench of the simulator that was built. Requests come over a socket,
-one at a time: between two of them the simulation stands still.
+The other end is `tilewright.sim.testbenches.transport.CocotbTransport`, which starts this module as
+a program; it then runs itself as the testbench of the simulator that was built. Requests come over
+a socket, one at a time: between two of them the simulation stands still.
 """
 
 import json
@@ -17,8 +17,8 @@ from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
-from sim.testbenches.axi_memory import AxiMemory, Manners
-from sim.testbenches.runner import PARAMETERS, parameters
+from tilewright.sim.testbenches.axi_memory import AxiMemory, Manners
+from tilewright.sim.testbenches.runner import PARAMETERS, parameters
 
 _PERIOD = 10  # ns
 _RESET = 8
@@ -36,7 +36,7 @@ class Server:
         The module `tilewright`.
     values : dict
         beat, limits, memory (base and size), latency, pause, interleave and seed, see
-        `sim.testbenches.axi_memory`.
+        `tilewright.sim.testbenches.axi_memory`.
     """
 
     def __init__(self, dut: Any, values: dict[str, Any]) -> None:
@@ -137,7 +137,7 @@ def main() -> None:
     """Run the simulator in `build` with this module as its testbench; see `CocotbTransport`."""
     from cocotb_tools.runner import get_runner
 
-    from sim.toolchain import build_environment
+    from tilewright.sim.toolchain import build_environment
 
     values = json.loads(sys.argv[1])
     folder = Path(values.pop("folder"))
@@ -145,7 +145,7 @@ def main() -> None:
         get_runner(values["simulator"]).test(
             hdl_toplevel="tilewright",
             hdl_toplevel_lang="verilog",
-            test_module="sim.testbenches.serve",
+            test_module="tilewright.sim.testbenches.serve",
             build_dir=values["build"],
             test_dir=folder,
             results_xml=str(folder / "results.xml"),

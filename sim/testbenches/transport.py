@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from cocotb_tools.runner import get_runner
 
-from hw.config import Config
-from sim.native.simulator import SimulationError
-from sim.testbenches.runner import _BUILD_ARGUMENTS, SIMULATORS
-from sim.toolchain import ToolchainError, build_environment, check_no_blank
+from tilewright.hw.config import Config
+from tilewright.sim.native.simulator import SimulationError
+from tilewright.sim.testbenches.runner import _BUILD_ARGUMENTS, SIMULATORS
+from tilewright.sim.toolchain import ToolchainError, build_environment, check_no_blank
 
 _CHUNK = 5_000
 """Cycles between two calls of a progress function."""
@@ -77,7 +77,7 @@ class CocotbTransport:
     memory : (int, int)
         Base and size of the DRAM.
     latency, pause, interleave
-        As of `sim.testbenches.axi_memory.Manners`.
+        As of `tilewright.sim.testbenches.axi_memory.Manners`.
     seed : int
         Of all that is random.
 
@@ -88,8 +88,8 @@ class CocotbTransport:
 
     Notes
     -----
-    It has the methods of `sw.driver.transport.Transport`. Time passes only within them. Methods
-    raise `SimulationError` when the simulation has ended: the core broke a rule of AXI.
+    It has the methods of `tilewright.sw.driver.transport.Transport`. Time passes only within them.
+    Methods raise `SimulationError` when the simulation has ended: the core broke a rule of AXI.
     """
 
     name = "cocotb"
@@ -133,7 +133,13 @@ class CocotbTransport:
             with Listener(values["address"], authkey=bytes.fromhex(key)) as listener:
                 with self._log.open("wb") as log:
                     self._process = subprocess.Popen(
-                        [sys.executable, "-m", "sim.testbenches.serve", json.dumps(values)],
+                        [
+                            sys.executable,
+                            "-P",
+                            "-m",
+                            "tilewright.sim.testbenches.serve",
+                            json.dumps(values),
+                        ],
                         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                         stdin=subprocess.DEVNULL,
                         stdout=log,

@@ -11,7 +11,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hw.commands import (
+from tilewright.hw.commands import (
     BYTE_OUTS,
     LAYOUTS,
     PARAMETER_ROWS,
@@ -26,11 +26,11 @@ from hw.commands import (
     Source,
     Stat,
 )
-from sim import golden
-from sim.iss.state import State, UndefinedError
-from sim.iss.vector import row, vector
-from sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command
-from sim.testbenches.runner import recorded
+from tilewright.sim import golden
+from tilewright.sim.iss.state import State, UndefinedError
+from tilewright.sim.iss.vector import row, vector
+from tilewright.sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command
+from tilewright.sim.testbenches.runner import recorded
 
 Fields = dict[str, int]
 NAMES = ("sp", "acc", "scale", "f1", "f2", "factor", "exponent", "top")

@@ -3,8 +3,15 @@
 The rest of the project uses what is imported here.
 """
 
-from sim.toolchain.doctor import NEEDED_PYTHON, NEEDED_VERILATOR, Tool, libpython, tools, try_build
-from sim.toolchain.environment import (
+from tilewright.sim.toolchain.doctor import (
+    NEEDED_PYTHON,
+    NEEDED_VERILATOR,
+    Tool,
+    libpython,
+    tools,
+    try_build,
+)
+from tilewright.sim.toolchain.environment import (
     build_env,
     build_environment,
     check_no_blank,
@@ -19,7 +26,7 @@ from sim.toolchain.environment import (
     verilator_root,
     verilator_version,
 )
-from sim.toolchain.process import ToolchainError, package_version, run, version_tuple
+from tilewright.sim.toolchain.process import ToolchainError, package_version, run, version_tuple
 
 __all__ = [
     "NEEDED_PYTHON",

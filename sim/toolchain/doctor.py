@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim.toolchain.environment import (
+from tilewright.sim.toolchain.environment import (
     build_env,
     check_no_blank,
     cxx,
@@ -23,7 +23,7 @@ from sim.toolchain.environment import (
     verilator,
     verilator_version,
 )
-from sim.toolchain.process import (
+from tilewright.sim.toolchain.process import (
     ToolchainError,
     first_number,
     package_version,

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sim.toolchain.process import (
+from tilewright.sim.toolchain.process import (
     ToolchainError,
     first_number,
     package_version,

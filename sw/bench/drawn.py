@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from hw.config import Config, preset_config
-from sw.bench.markdown import Table
-from sw.bench.part import Part, array, kib, number
-from sw.bench.results import Found, Item, Tell
-from sw.bench.runs import MODEL, item, layer_work
-from sw.bench.sizes import LayerSize, array_cycles, bus_cycles, up
-from sw.compiler import CompileError
+from tilewright.hw.config import Config, preset_config
+from tilewright.sw.bench.markdown import Table
+from tilewright.sw.bench.part import Part, array, kib, number
+from tilewright.sw.bench.results import Found, Item, Tell
+from tilewright.sw.bench.runs import MODEL, item, layer_work
+from tilewright.sw.bench.sizes import LayerSize, array_cycles, bus_cycles, up
+from tilewright.sw.compiler import CompileError
 
 NAME = "drawn"
 COUNT, SEED = 20, 1
@@ -155,7 +155,7 @@ def reason(one: Draw, result: Mapping[str, Any]) -> str:
     ----------
     one : Draw
     result : mapping
-        Of `sw.bench.runs.run`: cycles, bytes, and the cycles of each kind of every unit.
+        Of `tilewright.sw.bench.runs.run`: cycles, bytes, and the cycles of each kind of every unit.
     """
     counters, cycles = result["counters"], result["cycles"]
     config = one.config

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from hw.config import Config, preset_config
-from sw.bench import layers
-from sw.bench.markdown import Table
-from sw.bench.part import Part, array, number, onchip, pick, share
-from sw.bench.results import Found, Item
-from sw.bench.runs import LATENCY, MODEL, RTL, Work, item, layer_work, matmul_work
-from sw.bench.sizes import LayerSize
+from tilewright.hw.config import Config, preset_config
+from tilewright.sw.bench import layers
+from tilewright.sw.bench.markdown import Table
+from tilewright.sw.bench.part import Part, array, number, onchip, pick, share
+from tilewright.sw.bench.results import Found, Item
+from tilewright.sw.bench.runs import LATENCY, MODEL, RTL, Work, item, layer_work, matmul_work
+from tilewright.sw.bench.sizes import LayerSize
 
 NAME = "error"
 COUNT, SEED = 30, 1

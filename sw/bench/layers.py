@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hw.config import preset_config
-from sw.bench.markdown import Table
-from sw.bench.part import Part, array, kib, number, pick, share
-from sw.bench.results import Found, Item, Row
-from sw.bench.runs import MODEL, RTL, item, layer_work, model_work
-from sw.bench.sizes import BERT_BASE, MINILM, LayerSize
+from tilewright.hw.config import preset_config
+from tilewright.sw.bench.markdown import Table
+from tilewright.sw.bench.part import Part, array, kib, number, pick, share
+from tilewright.sw.bench.results import Found, Item, Row
+from tilewright.sw.bench.runs import MODEL, RTL, item, layer_work, model_work
+from tilewright.sw.bench.sizes import BERT_BASE, MINILM, LayerSize
 
 NAME = "layers"
 SCALING = 15.0

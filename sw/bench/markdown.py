@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sw.errors import UserError
+from tilewright.sw.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

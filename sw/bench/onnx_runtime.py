@@ -1,8 +1,8 @@
 """Latency of a BERT encoder on ONNX Runtime, one core; runs in the Python of the peers.
 
-``python -m sw.bench.onnx_runtime FOLDER SEQUENCE`` writes the model of a folder as ONNX, checks it
-against the fp32 reference, quantizes it (dynamic, int8), and times both. The last line of standard
-output is a JSON object.
+``python -m tilewright.sw.bench.onnx_runtime FOLDER SEQUENCE`` writes the model of a folder as ONNX,
+checks it against the fp32 reference, quantizes it (dynamic, int8), and times both. The last line of
+standard output is a JSON object.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sw.models.bert import Bert, Linear, Norm
+from tilewright.sw.models.bert import Bert, Linear, Norm
 
 OPSET = 20
 TOLERANCE = 1e-3

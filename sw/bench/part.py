@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hw.config import Config
-from sw.bench.markdown import Table
-from sw.bench.results import Found, Item, Row
+from tilewright.hw.config import Config
+from tilewright.sw.bench.markdown import Table
+from tilewright.sw.bench.results import Found, Item, Row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from hw import __version__
-from sw.bench import drawn, error, layers, peers, speed
-from sw.bench.markdown import section
-from sw.bench.part import Part
-from sw.bench.results import Found, Item, Results, Tell, Unavailable, commit
-from sw.errors import ResultError, UserError
+from tilewright import __version__
+from tilewright.sw.bench import drawn, error, layers, peers, speed
+from tilewright.sw.bench.markdown import section
+from tilewright.sw.bench.part import Part
+from tilewright.sw.bench.results import Found, Item, Results, Tell, Unavailable, commit
+from tilewright.sw.errors import ResultError, UserError
 
 PARTS: dict[str, Part] = {
     module.PART.name: module.PART for module in (layers, drawn, error, peers, speed)

@@ -14,16 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hw.config import preset_config
-from sw.bench import layers
-from sw.bench.markdown import Table
-from sw.bench.part import Part, array, number, onchip, pick, share
-from sw.bench.results import Found, Item, Tell, Unavailable
-from sw.bench.runs import MODEL, RTL, item, model_work
-from sw.bench.sizes import MINILM
-from sw.errors import ResultError
-from sw.models.fetch import resolve_model
-from sw.sources import ROOT
+import tilewright
+from tilewright.hw.config import preset_config
+from tilewright.sw.bench import layers
+from tilewright.sw.bench.markdown import Table
+from tilewright.sw.bench.part import Part, array, number, onchip, pick, share
+from tilewright.sw.bench.results import Found, Item, Tell, Unavailable
+from tilewright.sw.bench.runs import MODEL, RTL, item, model_work
+from tilewright.sw.bench.sizes import MINILM
+from tilewright.sw.errors import ResultError
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.sources import ROOT
 
 NAME = "peers"
 DATAFLOWS = {"ws": "weight-stationary", "os": "output-stationary"}
@@ -62,6 +63,8 @@ def ask(words: Sequence[str | Path], question: object = None) -> Any:
         capture_output=True,
         text=True,
         cwd=ROOT,
+        # The peers' Python has no Tilewright of its own.
+        env={**os.environ, "PYTHONPATH": os.fspath(Path(tilewright.__file__).parents[1])},
         check=False,
     )
     if run.returncode:
@@ -104,7 +107,7 @@ def _onnx_runtime(tell: Tell) -> dict[str, Any]:
     python()
     folder = resolve_model("minilm")
     tell("building the graph, quantizing, running")
-    found: dict[str, Any] = ask(["-m", "sw.bench.onnx_runtime", folder, str(SEQUENCE)])
+    found: dict[str, Any] = ask(["-m", "tilewright.sw.bench.onnx_runtime", folder, str(SEQUENCE)])
     return {**found, "processor": processor()}
 
 

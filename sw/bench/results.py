@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sw.sources import ROOT, source_hash
+from tilewright.sw.sources import ROOT, source_hash
 
 Tell = Callable[[str], None]
 """Told what is being done, a few words."""
@@ -79,7 +79,7 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", "hw", "sim", "sw")
+        changed = git("status", "--porcelain", "--", ":/hw", ":/sim", ":/sw")
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

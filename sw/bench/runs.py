@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from hw.config import Config
-from sim.native.simulator import BusOptions
-from sw.bench.results import Item, Tell, Unavailable
-from sw.bench.sizes import LayerSize
-from sw.compiler import compile_layer, compile_model
-from sw.compiler.operations.matmul import compile_matmul
-from sw.driver import Device, Outputs
-from sw.driver.backends import BACKENDS
-from sw.errors import ResultError
-from sw.models.fetch import resolve_model
-from sw.program import Executable
-from sw.program.traffic import traffic
-from sw.quantize.formats import QEmbedding, QLayer, QModel
-from sw.quantize.quantize import quantize_folder
-from sw.quantize.seeded import make_input, make_layer
+from tilewright.hw.config import Config
+from tilewright.sim.native.simulator import BusOptions
+from tilewright.sw.bench.results import Item, Tell, Unavailable
+from tilewright.sw.bench.sizes import LayerSize
+from tilewright.sw.compiler import compile_layer, compile_model
+from tilewright.sw.compiler.operations.matmul import compile_matmul
+from tilewright.sw.driver import Device, Outputs
+from tilewright.sw.driver.backends import BACKENDS
+from tilewright.sw.errors import ResultError
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.program import Executable
+from tilewright.sw.program.traffic import traffic
+from tilewright.sw.quantize.formats import QEmbedding, QLayer, QModel
+from tilewright.sw.quantize.quantize import quantize_folder
+from tilewright.sw.quantize.seeded import make_input, make_layer
 
 RTL, MODEL, ISS = "verilator", "model", "iss"
 

@@ -14,16 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hw.config import PRESETS, preset_config
-from sim.native.build import LIBRARY, build
-from sim.toolchain import run
-from sw.bench.markdown import Table
-from sw.bench.part import Part, array, number, onchip, pick
-from sw.bench.results import Found, Item, Tell
-from sw.bench.runs import RTL, SOURCES, layer_work, simulate
-from sw.bench.sizes import MINILM
-from sw.driver.simulators import generated
-from sw.sources import ROOT
+from tilewright.hw.config import PRESETS, preset_config
+from tilewright.sim.native.build import LIBRARY, build
+from tilewright.sim.toolchain import run
+from tilewright.sw.bench.markdown import Table
+from tilewright.sw.bench.part import Part, array, number, onchip, pick
+from tilewright.sw.bench.results import Found, Item, Tell
+from tilewright.sw.bench.runs import RTL, SOURCES, layer_work, simulate
+from tilewright.sw.bench.sizes import MINILM
+from tilewright.sw.driver.simulators import generated
+from tilewright.sw.sources import ROOT
 
 NAME = "speed"
 GOALS = {"default": (100_000, 120), "huge": (None, 900)}
@@ -45,7 +45,7 @@ def _children(work: Callable[[], object]) -> dict[str, float]:
 def _generate(preset: str, tell: Tell) -> dict[str, Any]:
     tell("generating")
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "sw", "generate", "--preset", preset, "-o", folder]
+        words = [sys.executable, "-m", "tilewright", "generate", "--preset", preset, "-o", folder]
         seconds = _children(lambda: run(words, cwd=ROOT))
         size = (Path(folder) / "tilewright.v").stat().st_size
     return {**seconds, "bytes": size}

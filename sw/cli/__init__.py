@@ -20,8 +20,8 @@ from typing import Any
 
 import click
 
-from hw import __version__
-from sw.errors import ResultError, UserError
+from tilewright import __version__
+from tilewright.sw.errors import ResultError, UserError
 
 _FOLDER = Path(__file__).parent
 
@@ -36,7 +36,7 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = importlib.import_module(f"sw.cli.{cmd_name.replace('-', '_')}")
+        module = importlib.import_module(f"tilewright.sw.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         command.name = cmd_name
         return command
@@ -71,9 +71,9 @@ def cli(traceback: bool) -> None:
 
 
 def _is_config_error(error: ValueError) -> bool:
-    """Whether `hw.config` refused a value, which is the user's error and not a bug."""
+    """Whether `tilewright.hw.config` refused a value, which is the user's error and not a bug."""
     frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__") == "hw.config" for frame, _ in frames)
+    return any(frame.f_globals.get("__name__") == "tilewright.hw.config" for frame, _ in frames)
 
 
 def _line(error: BaseException) -> str:
@@ -134,7 +134,7 @@ def call(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
-    from sw.cli._children import end_children_on_interrupt
+    from tilewright.sw.cli._children import end_children_on_interrupt
 
     # Before NumPy is imported: the matrices are small, and BLAS threads contend with simulations.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):

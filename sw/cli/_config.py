@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sw.errors import UserError
+from tilewright.sw.errors import UserError
 
 if TYPE_CHECKING:
-    from hw.config import Config
+    from tilewright.hw.config import Config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,7 +61,7 @@ def chosen_config(
     default: str = "default",
 ) -> "Config":
     """Return the configuration the options name; ValueError or UserError says what is wrong."""
-    from hw.config import Config, preset_config
+    from tilewright.hw.config import Config, preset_config
 
     if preset is not None and config_file is not None:
         raise UserError("--preset and --config exclude each other; a file may name its preset")

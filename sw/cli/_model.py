@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sw.cli._output import spinner
-from sw.errors import UserError, reason
+from tilewright.sw.cli._output import spinner
+from tilewright.sw.errors import UserError, reason
 
 if TYPE_CHECKING:
-    from hw.config import Config
-    from sw.driver.machine import RunResult
-    from sw.pipeline.pipeline import Pipeline, Text
-    from sw.program import Executable
+    from tilewright.hw.config import Config
+    from tilewright.sw.driver.machine import RunResult
+    from tilewright.sw.pipeline.pipeline import Pipeline, Text
+    from tilewright.sw.program import Executable
 
 BACKENDS = ("iss", "verilator", "reference")
 """Where programs run; `reference` is the golden functions, without a machine."""
@@ -78,10 +78,10 @@ def open_session(
     executable: "Executable | None" = None,
 ) -> Iterator[Session]:
     """Load, quantize and connect a model, with progress on standard error."""
-    from sw.compiler.model import check_sequence
-    from sw.driver.device import Device
-    from sw.pipeline.device import DeviceEngine, check_model
-    from sw.pipeline.pipeline import Pipeline
+    from tilewright.sw.compiler.model import check_sequence
+    from tilewright.sw.driver.device import Device
+    from tilewright.sw.pipeline.device import DeviceEngine, check_model
+    from tilewright.sw.pipeline.pipeline import Pipeline
 
     if backend not in BACKENDS:
         raise UserError(f"--backend {backend}: one of {', '.join(BACKENDS)}")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hw import __version__
-from sw.errors import UserError
-from sw.files import write_whole
+from tilewright import __version__
+from tilewright.sw.errors import UserError
+from tilewright.sw.files import write_whole
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sw.cli._output import Column, size
+from tilewright.sw.cli._output import Column, size
 
 Table = tuple[str, Sequence[Column], list[dict[str, Any]]]
 
 
 def program_tables(figures: Mapping[str, Any], title: str) -> list[Table]:
-    """Tables of what `sw.program.summary.summary` returns."""
+    """Tables of what `tilewright.sw.program.summary.summary` returns."""
     metadata = figures["metadata"]
     rows = [
         {"what": "configuration", "value": f"{figures['config']}, manifest {figures['hash']}"},

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sw.cli._output import Column
+from tilewright.sw.cli._output import Column
 
 Counters = Mapping[str, Mapping[str, int]]
 """Cycles of each unit, by reason."""
@@ -11,7 +11,7 @@ Counters = Mapping[str, Mapping[str, int]]
 
 def unit_rows(counters: Iterable[Counters]) -> list[dict[str, Any]]:
     """Cycles by reason and unit, of all runs together, and their sum."""
-    from hw.registers import COUNTERS
+    from tilewright.hw.registers import COUNTERS
 
     runs = list(counters)
     rows: list[dict[str, Any]] = []
@@ -29,7 +29,7 @@ def unit_rows(counters: Iterable[Counters]) -> list[dict[str, Any]]:
 
 def unit_columns(cycles: int) -> list[Column]:
     """Columns of `unit_rows`, as shares of the cycles of all runs."""
-    from hw.registers import COUNTERS
+    from tilewright.hw.registers import COUNTERS
 
     def share(value: int | None) -> str:
         return "" if value is None else f"{value / cycles:.2%}"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from sw.cli._output import Column, emit, json_option, progress, write_json
-from sw.errors import ResultError, UserError
-from sw.files import write_whole
+from tilewright.sw.cli._output import Column, emit, json_option, progress, write_json
+from tilewright.sw.errors import ResultError, UserError
+from tilewright.sw.files import write_whole
 
 
 @click.command()
@@ -49,8 +49,8 @@ def command(
       tilewright bench layers
       tilewright bench --page docs/performance.md
     """
-    from sw.bench.parts import PARTS, Bench
-    from sw.bench.results import Item, Results
+    from tilewright.sw.bench.parts import PARTS, Bench
+    from tilewright.sw.bench.results import Item, Results
 
     for name in parts:
         if name not in PARTS:
@@ -101,7 +101,7 @@ def command(
 
 def _filled(page: Path, sections: Mapping[str, str]) -> str:
     """A page with the text of each part it has a place for."""
-    from sw.bench.markdown import has_marker, insert
+    from tilewright.sw.bench.markdown import has_marker, insert
 
     try:
         text = page.read_text(encoding="utf-8")

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from sw import cache
-from sw.cli._output import Column, emit, json_option, size
-from sw.errors import ResultError, UserError
+from tilewright.sw import cache
+from tilewright.sw.cli._output import Column, emit, json_option, size
+from tilewright.sw.errors import ResultError, UserError
 
 
 @click.group()

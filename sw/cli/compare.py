@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from sw.cli._config import chosen_config, config_options
-from sw.cli._output import Column, emit_tables, json_option, progress
-from sw.errors import UserError
-from sw.quantize.recipe import ROUNDINGS, Recipe
+from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._output import Column, emit_tables, json_option, progress
+from tilewright.sw.errors import UserError
+from tilewright.sw.quantize.recipe import ROUNDINGS, Recipe
 
 
 @click.command()
@@ -71,14 +71,14 @@ def command(
       tilewright compare minilm --precision w8a8 --precision w8a16 --precision w8a8,ffn2=w8a16
       tilewright compare minilm --texts 40 --layers --edges
     """
-    from sw.compiler.cost import model_cycles
-    from sw.graph.model import load_model
-    from sw.models.tokenize import Tokenizer
-    from sw.quantize.calibrate import calibrate, calibration_ids
-    from sw.quantize.edges import edge_losses
-    from sw.quantize.evaluation import evaluate, evaluation_ids, layer_cosines
-    from sw.quantize.precision import format_precision, parse_precision
-    from sw.quantize.quantize import Quantizer
+    from tilewright.sw.compiler.cost import model_cycles
+    from tilewright.sw.graph.model import load_model
+    from tilewright.sw.models.tokenize import Tokenizer
+    from tilewright.sw.quantize.calibrate import calibrate, calibration_ids
+    from tilewright.sw.quantize.edges import edge_losses
+    from tilewright.sw.quantize.evaluation import evaluate, evaluation_ids, layer_cosines
+    from tilewright.sw.quantize.precision import format_precision, parse_precision
+    from tilewright.sw.quantize.quantize import Quantizer
 
     if count is not None and count < 1:
         raise UserError(f"--texts {count}: 1 or more is needed")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from sw.cli._config import chosen_config, config_options
-from sw.cli._output import emit_tables, json_option, progress
-from sw.errors import UserError
+from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._output import emit_tables, json_option, progress
+from tilewright.sw.errors import UserError
 
 
 @click.command()
@@ -45,10 +45,10 @@ def command(
       tilewright compile minilm -o minilm.tilewright
       tilewright compile minilm --preset small --seq 32 --precision w8a16 -o small.tilewright
     """
-    from sw.compiler import compile_model
-    from sw.pipeline.device import with_model
-    from sw.pipeline.pipeline import Pipeline
-    from sw.program.file import save
+    from tilewright.sw.compiler import compile_model
+    from tilewright.sw.pipeline.device import with_model
+    from tilewright.sw.pipeline.pipeline import Pipeline
+    from tilewright.sw.program.file import save
 
     config = chosen_config(preset, config_file, settings)
     if not output.parent.is_dir():
@@ -67,8 +67,8 @@ def command(
         )
         executable = with_model(executable, pipeline.model)
         save(executable, output)
-    from sw.cli._program import program_tables
-    from sw.program.summary import summary
+    from tilewright.sw.cli._program import program_tables
+    from tilewright.sw.program.summary import summary
 
     figures = summary(executable)
     emit_tables(

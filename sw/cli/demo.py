@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sw.cli._config import chosen_config, config_options, config_words
-from sw.cli._output import Column, emit_tables, json_option, progress, size
-from sw.cli._units import unit_columns, unit_rows
-from sw.errors import ResultError, UserError
+from tilewright.sw.cli._config import chosen_config, config_options, config_words
+from tilewright.sw.cli._output import Column, emit_tables, json_option, progress, size
+from tilewright.sw.cli._units import unit_columns, unit_rows
+from tilewright.sw.errors import ResultError, UserError
 
 if TYPE_CHECKING:
-    from sw.demo import Demo, Outcome
+    from tilewright.sw.demo import Demo, Outcome
 
 
 @click.command()
@@ -77,8 +77,8 @@ def command(
       tilewright demo --sequence 32 --sentences 1 --trace layer.fst --trace-from 5000 \\
           --trace-cycles 2000
     """
-    from sw.demo import LEAST_MEAN, LEAST_WORST, MOST_SENTENCES, Demo
-    from sw.models.fetch import resolve_model
+    from tilewright.sw.demo import LEAST_MEAN, LEAST_WORST, MOST_SENTENCES, Demo
+    from tilewright.sw.models.fetch import resolve_model
 
     config = chosen_config(preset, config_file, settings)
     for name, value in (
@@ -179,8 +179,8 @@ def command(
 
 def _check_texts(folder: Path, texts: Sequence[str], sequence: int) -> None:
     """Refuse a text without a token, before the long part of the work."""
-    from sw.models.errors import ModelError
-    from sw.models.tokenize import Tokenizer
+    from tilewright.sw.models.errors import ModelError
+    from tilewright.sw.models.tokenize import Tokenizer
 
     tokenizer = Tokenizer(folder)
     for number, text in enumerate(texts, start=1):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sw.cli._output import Column, emit, json_option
+from tilewright.sw.cli._output import Column, emit, json_option
 
 
 def _status(row: dict[str, Any]) -> str:
@@ -41,7 +41,7 @@ def command(ctx: click.Context, no_build: bool, json_path: str | None) -> None:
       tilewright doctor --no-build
       tilewright doctor --json - | jq '.rows[] | select(.ok | not) | .fix'
     """
-    from sim import toolchain
+    from tilewright.sim import toolchain
 
     rows: list[dict[str, Any]] = [asdict(tool) for tool in toolchain.tools()]
     output = ""
@@ -76,7 +76,7 @@ def command(ctx: click.Context, no_build: bool, json_path: str | None) -> None:
 
 def _try_build() -> tuple[dict[str, Any], str]:
     """The row of the trial build, and what a failed tool printed."""
-    from sim import toolchain
+    from tilewright.sim import toolchain
 
     start = time.monotonic()
     version = None

@@ -2,7 +2,7 @@
 
 import click
 
-from sw.cli._output import Column, emit, json_option
+from tilewright.sw.cli._output import Column, emit, json_option
 
 
 @click.command()
@@ -20,7 +20,7 @@ def command(name: str, json_path: str | None) -> None:
       tilewright fetch minilm
       tilewright fetch minilm --json -
     """
-    from sw.models.fetch import fetch
+    from tilewright.sw.models.fetch import fetch
 
     path = fetch(name, check=True)
     emit(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from sw.cli._config import chosen_config, config_options
-from sw.cli._output import Column, emit, json_option, progress, size
+from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._output import Column, emit, json_option, progress, size
 
 
 @click.command()
@@ -38,8 +38,8 @@ def command(
       tilewright generate --preset small --set lanes=8 --set sp_depth=2048 -o build/mine
       tilewright generate --config mine.toml -o build/mine
     """
-    from hw.generate import generate
-    from hw.manifest import manifest_hash
+    from tilewright.hw.generate import generate
+    from tilewright.hw.manifest import manifest_hash
 
     config = chosen_config(preset, config_file, settings)
     with progress("text", "bar", "count", "detail") as bar:

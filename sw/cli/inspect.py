@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from sw.cli._output import emit_tables, json_option
-from sw.errors import UserError
+from tilewright.sw.cli._output import emit_tables, json_option
+from tilewright.sw.errors import UserError
 
 
 @click.command()
@@ -26,10 +26,10 @@ def command(file: Path, listing: bool, first: int, count: int, json_path: str | 
       tilewright inspect minilm.tilewright
       tilewright inspect minilm.tilewright --listing --count 40
     """
-    from sw.cli._program import program_tables
-    from sw.program.file import load
-    from sw.program.summary import listing as list_commands
-    from sw.program.summary import summary
+    from tilewright.sw.cli._program import program_tables
+    from tilewright.sw.program.file import load
+    from tilewright.sw.program.summary import listing as list_commands
+    from tilewright.sw.program.summary import summary
 
     if min(first, count) < 0:
         raise UserError("--first and --count: 0 or more")

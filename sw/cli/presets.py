@@ -2,7 +2,7 @@
 
 import click
 
-from sw.cli._output import Column, emit, json_option, size
+from tilewright.sw.cli._output import Column, emit, json_option, size
 
 
 @click.command()
@@ -18,7 +18,7 @@ def command(json_path: str | None) -> None:
       tilewright presets
       tilewright presets --json presets.json
     """
-    from hw.config import PRESETS
+    from tilewright.hw.config import PRESETS
 
     emit(
         title="presets",

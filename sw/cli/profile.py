@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sw.cli._config import chosen_config, config_options
-from sw.cli._output import Column, emit_tables, json_option, progress, size
-from sw.cli._units import unit_columns, unit_rows
-from sw.errors import UserError
+from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._output import Column, emit_tables, json_option, progress, size
+from tilewright.sw.cli._units import unit_columns, unit_rows
+from tilewright.sw.errors import UserError
 
 if TYPE_CHECKING:
-    from hw.config import Config
-    from sw.profiling.figures import Profile
-    from sw.profiling.work import Work
+    from tilewright.hw.config import Config
+    from tilewright.sw.profiling.figures import Profile
+    from tilewright.sw.profiling.work import Work
 
 TRACE, TIMELINE = "trace.json", "timeline"
 """Files in the folder of `-o`; the timeline's have the suffixes of their formats."""
@@ -83,8 +83,8 @@ def command(
       tilewright profile --shape hidden=768,heads=12,ffn=3072 --preset small --seq 16
       tilewright profile minilm -o zoom --from 20000 --cycles 4000
     """
-    from sw.driver.backends import BACKENDS
-    from sw.profiling.figures import GROUPS
+    from tilewright.sw.driver.backends import BACKENDS
+    from tilewright.sw.profiling.figures import GROUPS
 
     config = chosen_config(preset, config_file, settings)
     if (model is None) == (shape is None):
@@ -147,7 +147,7 @@ def _work(
     precision: str,
     tell: Any,
 ) -> "Work":
-    from sw.profiling.work import model_work, shape_work
+    from tilewright.sw.profiling.work import model_work, shape_work
 
     if shape is not None:
         return shape_work(shape, config, sequence=sequence, precision=precision, tell=tell)
@@ -156,9 +156,9 @@ def _work(
 
 
 def _run(work: "Work", config: "Config", backend: str, bar: Any, task: Any) -> "Profile":
-    from sw.driver.device import Device
-    from sw.driver.transport import Recorder
-    from sw.profiling.figures import Profile
+    from tilewright.sw.driver.device import Device
+    from tilewright.sw.driver.transport import Recorder
+    from tilewright.sw.profiling.figures import Profile
 
     options: dict[str, Any] = {"spans": True}
     if backend in ("verilator", "cocotb"):
@@ -183,8 +183,8 @@ def _write(
     profile: "Profile", title: str, folder: Path, start: int, cycles: int, tell: Any
 ) -> list[str]:
     """Write trace and pictures; lines that name them."""
-    from sw.files import write_whole
-    from sw.profiling import perfetto, picture
+    from tilewright.sw.files import write_whole
+    from tilewright.sw.profiling import perfetto, picture
 
     span = picture.window(profile, start, cycles)
     tell("write the trace")

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sw.cli._config import chosen_config, config_options
-from sw.cli._model import BACKENDS, open_session, read_texts
-from sw.cli._output import Column, emit_tables, json_option, size
-from sw.errors import UserError
+from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._model import BACKENDS, open_session, read_texts
+from tilewright.sw.cli._output import Column, emit_tables, json_option, size
+from tilewright.sw.errors import UserError
 
 if TYPE_CHECKING:
-    from sw.pipeline.pipeline import Output
+    from tilewright.sw.pipeline.pipeline import Output
 
 
 @click.command()
@@ -83,7 +83,7 @@ def command(
     given = read_texts(texts, file, contexts)
     executable = None
     if program is not None:
-        from sw.program.file import load
+        from tilewright.sw.program.file import load
 
         for option, value in (("--precision", precision), ("--seq", sequence)):
             if value is not None:
@@ -129,7 +129,7 @@ def command(
 
 
 def _row(number: int, output: "Output") -> dict[str, Any]:
-    from sw.models.heads import Classes, Span, TokenClasses
+    from tilewright.sw.models.heads import Classes, Span, TokenClasses
 
     result = output.result
     text = " | ".join(output.text) if isinstance(output.text, tuple) else output.text

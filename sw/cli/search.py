@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from sw.cli._config import chosen_config, config_options
-from sw.cli._output import Column, emit_tables, json_option, spinner
-from sw.errors import ResultError
+from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._output import Column, emit_tables, json_option, spinner
+from tilewright.sw.errors import ResultError
 
 
 @click.command()
@@ -48,13 +48,13 @@ def command(
       tilewright search minilm
       tilewright search minilm --target 0.9995 --store points.jsonl
     """
-    from sw.compiler.cost import model_cycles
-    from sw.graph.model import load_model
-    from sw.models.tokenize import Tokenizer
-    from sw.quantize.calibrate import calibrate, calibration_ids
-    from sw.quantize.precision import ModelPrecision, parse_precision
-    from sw.quantize.quantize import Quantizer
-    from sw.quantize.search import Point, search, search_ids
+    from tilewright.sw.compiler.cost import model_cycles
+    from tilewright.sw.graph.model import load_model
+    from tilewright.sw.models.tokenize import Tokenizer
+    from tilewright.sw.quantize.calibrate import calibrate, calibration_ids
+    from tilewright.sw.quantize.precision import ModelPrecision, parse_precision
+    from tilewright.sw.quantize.quantize import Quantizer
+    from tilewright.sw.quantize.search import Point, search, search_ids
 
     config = chosen_config(preset, config_file, settings)
     loaded = load_model(model)

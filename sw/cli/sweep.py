@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sw.cli._config import chosen_config
-from sw.cli._output import Column, emit, json_option, progress, size
-from sw.errors import ResultError, UserError
-from sw.sweep.point import SHOWN
+from tilewright.sw.cli._config import chosen_config
+from tilewright.sw.cli._output import Column, emit, json_option, progress, size
+from tilewright.sw.errors import ResultError, UserError
+from tilewright.sw.sweep.point import SHOWN
 
 if TYPE_CHECKING:
-    from hw.config import Config
-    from sw.sweep.space import Space
-    from synth.yosys import Synthesis
+    from tilewright.hw.config import Config
+    from tilewright.sw.sweep.space import Space
+    from tilewright.synth.yosys import Synthesis
 
 
 @click.command()
@@ -139,8 +139,8 @@ def command(
     """
     from functools import partial
 
-    from sw.sweep.run import sweep
-    from sw.sweep.space import split_precisions
+    from tilewright.sw.sweep.run import sweep
+    from tilewright.sw.sweep.space import split_precisions
 
     lists = {
         "array": array,
@@ -221,7 +221,7 @@ def _split(text: str) -> list[str]:
 
 
 def _space(axes: dict[str, list[str]], file: Path | None, base: "Config | None") -> "Space":
-    from sw.sweep.space import Space
+    from tilewright.sw.sweep.space import Space
 
     if file is not None:
         return Space.from_toml(file, base).with_axes(axes)
@@ -232,8 +232,8 @@ def _synthesis(target_name: str, pnr: bool, *, timeout: float) -> Any:
     """What synthesizes a machine, checked before anything runs."""
     from functools import partial
 
-    from synth.targets import target
-    from synth.tools import ToolMissingError, need
+    from tilewright.synth.targets import target
+    from tilewright.synth.tools import ToolMissingError, need
 
     try:
         family = target(target_name)
@@ -251,9 +251,9 @@ def _synthesize(
     target_name: str, pnr: bool, timeout: float, config: "Config", folder: Path
 ) -> dict[str, Any]:
     """Columns of a row; called in a worker."""
-    from sw.cli.synth import kept_unit
-    from synth.targets import target
-    from synth.yosys import synthesize
+    from tilewright.sw.cli.synth import kept_unit
+    from tilewright.synth.targets import target
+    from tilewright.synth.yosys import synthesize
 
     made = synthesize(
         config, target(target_name), folder, keep=kept_unit, netlist=pnr, timeout=timeout
@@ -272,8 +272,8 @@ def _synthesize(
 
 def _placed(made: "Synthesis", timeout: float) -> dict[str, Any]:
     """Fmax, or why there is none: the cells are of use without."""
-    from synth.nextpnr import DeviceTooSmallError, place_and_route
-    from synth.tools import SynthesisError
+    from tilewright.synth.nextpnr import DeviceTooSmallError, place_and_route
+    from tilewright.synth.tools import SynthesisError
 
     try:
         return {"fmax_mhz": place_and_route(made, timeout=timeout).fmax}
@@ -287,7 +287,7 @@ def _placed(made: "Synthesis", timeout: float) -> dict[str, Any]:
 
 
 def _notes(table: list[dict[str, Any]], layer: str, rtl: int) -> list[str]:
-    from sw.quantize.precision import OPERATIONS
+    from tilewright.sw.quantize.precision import OPERATIONS
 
     count = {
         status: sum(row["status"] == status for row in table)
@@ -312,7 +312,7 @@ def _notes(table: list[dict[str, Any]], layer: str, rtl: int) -> list[str]:
 
 def _report(table: list[dict[str, Any]], folder: Path, title: str) -> list[str]:
     """Write the report; lines that name what was written, or say why there is none."""
-    from sw.sweep.report import write_report
+    from tilewright.sw.sweep.report import write_report
 
     try:
         return [str(path) for path in write_report(table, folder, title)]

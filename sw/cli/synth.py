@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sw.cache import build_once, cache_dir
-from sw.cli._config import chosen_config, config_options
-from sw.cli._output import Column, emit_tables, json_option, spinner
-from sw.errors import ResultError, UserError
+from tilewright.sw.cache import build_once, cache_dir
+from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._output import Column, emit_tables, json_option, spinner
+from tilewright.sw.errors import ResultError, UserError
 
 if TYPE_CHECKING:
-    from synth.nextpnr import PlaceAndRoute
-    from synth.yosys import Synthesis
+    from tilewright.synth.nextpnr import PlaceAndRoute
+    from tilewright.synth.yosys import Synthesis
 
 
 @click.command()
@@ -71,10 +71,10 @@ def command(
       tilewright synth --preset small --target xc7
       tilewright synth --preset tiny --pnr --speed 8 -o build/tiny --json tiny.json
     """
-    from synth.nextpnr import place_and_route
-    from synth.targets import target
-    from synth.tools import SynthesisError, ToolMissingError, need
-    from synth.yosys import synthesize
+    from tilewright.synth.nextpnr import place_and_route
+    from tilewright.synth.targets import target
+    from tilewright.synth.tools import SynthesisError, ToolMissingError, need
+    from tilewright.synth.yosys import synthesize
 
     config = chosen_config(preset, config_file, settings, default="tiny")
     try:

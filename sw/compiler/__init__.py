@@ -3,10 +3,10 @@
 It knows the definitions of the machine, and neither a backend nor the simulator.
 """
 
-from sw.compiler.errors import CompileError
-from sw.compiler.estimate import Estimate, estimate
-from sw.compiler.layer import compile_layer
-from sw.compiler.model import compile_model
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.estimate import Estimate, estimate
+from tilewright.sw.compiler.layer import compile_layer
+from tilewright.sw.compiler.model import compile_model
 
 __all__ = [
     "CompileError",

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
-from hw.config import Config
-from sw.compiler.layer import plan_layer
-from sw.quantize.precision import LayerPrecision
-from sw.quantize.seeded import make_layer
+from tilewright.hw.config import Config
+from tilewright.sw.compiler.layer import plan_layer
+from tilewright.sw.quantize.precision import LayerPrecision
+from tilewright.sw.quantize.seeded import make_layer
 
 
 @lru_cache(maxsize=1024)

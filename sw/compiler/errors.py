@@ -1,6 +1,6 @@
 """The compiler's refusal."""
 
-from sw.errors import UserError
+from tilewright.sw.errors import UserError
 
 
 class CompileError(UserError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hw.config import Config
-from hw.encoding import Command
-from sim.cycles import predict
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command
+from tilewright.sim.cycles import predict
 
 
 @dataclass(frozen=True)

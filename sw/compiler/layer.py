@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-from hw.commands import Opcode
-from hw.config import Config
-from sw.compiler.blocks.attention import Attention
-from sw.compiler.blocks.emitter import (
+from tilewright.hw.commands import Opcode
+from tilewright.hw.config import Config
+from tilewright.sw.compiler.blocks.attention import Attention
+from tilewright.sw.compiler.blocks.emitter import (
     INPUT,
     OUTPUT,
     SCRATCH,
@@ -18,19 +18,19 @@ from sw.compiler.blocks.emitter import (
     Emitter,
     StatePlace,
 )
-from sw.compiler.blocks.tail import OUTS, Tail, TailProducts
-from sw.compiler.errors import CompileError
-from sw.compiler.estimate import Estimate, estimate
-from sw.compiler.pack import Product, WeightImage
-from sw.compiler.place import DramMap
-from sw.compiler.plan import Options, Plan, options
-from sw.compiler.products import head_products, tail_products
-from sw.compiler.schedule import Schedule
-from sw.compiler.tile import Geometry, Shape
-from sw.program import Buffer, Executable, Operations, Program
-from sw.program.layouts import MAGNITUDES
-from sw.quantize.formats import QLayer, QLinear, Width, check_sizes
-from sw.quantize.precision import LayerPrecision, format_precision
+from tilewright.sw.compiler.blocks.tail import OUTS, Tail, TailProducts
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.estimate import Estimate, estimate
+from tilewright.sw.compiler.pack import Product, WeightImage
+from tilewright.sw.compiler.place import DramMap
+from tilewright.sw.compiler.plan import Options, Plan, options
+from tilewright.sw.compiler.products import head_products, tail_products
+from tilewright.sw.compiler.schedule import Schedule
+from tilewright.sw.compiler.tile import Geometry, Shape
+from tilewright.sw.program import Buffer, Executable, Operations, Program
+from tilewright.sw.program.layouts import MAGNITUDES
+from tilewright.sw.quantize.formats import QLayer, QLinear, Width, check_sizes
+from tilewright.sw.quantize.precision import LayerPrecision, format_precision
 
 LENGTH_SCALAR = 0
 """Scalar register with the number of valid tokens of a single layer."""

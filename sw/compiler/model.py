@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from hw.commands import SCALARS
-from hw.config import Config
-from sw.compiler.blocks.embedding import normalize_embedding, place_embedding
-from sw.compiler.blocks.emitter import (
+from tilewright.hw.commands import SCALARS
+from tilewright.hw.config import Config
+from tilewright.sw.compiler.blocks.embedding import normalize_embedding, place_embedding
+from tilewright.sw.compiler.blocks.emitter import (
     INPUT,
     OUTPUT,
     SCRATCH,
@@ -17,9 +17,9 @@ from sw.compiler.blocks.emitter import (
     Emitter,
     StatePlace,
 )
-from sw.compiler.errors import CompileError
-from sw.compiler.estimate import Estimate
-from sw.compiler.layer import (
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.estimate import Estimate
+from tilewright.sw.compiler.layer import (
     ALIGNMENT,
     EFFORT,
     Candidate,
@@ -28,14 +28,14 @@ from sw.compiler.layer import (
     layer_shape,
     plan_layer,
 )
-from sw.compiler.pack import WeightImage
-from sw.compiler.place import DramMap
-from sw.compiler.products import head_products, norm_product, tail_products
-from sw.compiler.schedule import Schedule
-from sw.compiler.tile import Shape
-from sw.program import Buffer, Executable, Program
-from sw.quantize.formats import QModel
-from sw.quantize.precision import format_precision
+from tilewright.sw.compiler.pack import WeightImage
+from tilewright.sw.compiler.place import DramMap
+from tilewright.sw.compiler.products import head_products, norm_product, tail_products
+from tilewright.sw.compiler.schedule import Schedule
+from tilewright.sw.compiler.tile import Shape
+from tilewright.sw.program import Buffer, Executable, Program
+from tilewright.sw.quantize.formats import QModel
+from tilewright.sw.quantize.precision import format_precision
 
 BATCH_MAX = SCALARS
 """Sequences of a program: each has its length in a scalar register."""

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import PARAMETER_ROWS
-from sw.compiler.place import DramMap
-from sw.compiler.tile import up
-from sw.program.layouts import panels
-from sw.quantize.precision import Mode
+from tilewright.hw.commands import PARAMETER_ROWS
+from tilewright.sw.compiler.place import DramMap
+from tilewright.sw.compiler.tile import up
+from tilewright.sw.program.layouts import panels
+from tilewright.sw.quantize.precision import Mode
 
 Ints = npt.NDArray[np.integer[Any]]
 I16 = npt.NDArray[np.int16]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from hw.config import Config
-from sw.compiler.errors import CompileError
-from sw.compiler.place import Area, Placer
-from sw.compiler.tile import RowBlock, Shape, row_blocks, up
-from sw.quantize.precision import Mode
+from tilewright.hw.config import Config
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.place import Area, Placer
+from tilewright.sw.compiler.tile import RowBlock, Shape, row_blocks, up
+from tilewright.sw.quantize.precision import Mode
 
 ATTENTION, OUTPUT, FFN = "attention", "output", "ffn"
 TAIL = (OUTPUT, FFN)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import GROUP_ROWS
-from sw.compiler.blocks.attention import PARTS
-from sw.compiler.blocks.tail import TailProducts
-from sw.compiler.errors import CompileError
-from sw.compiler.pack import Ints, Product, pad, parameters
-from sw.compiler.tile import Geometry
-from sw.quantize.formats import Groups, QLayer, QLayerNorm, QLinear
-from sw.quantize.precision import Mode
+from tilewright.hw.commands import GROUP_ROWS
+from tilewright.sw.compiler.blocks.attention import PARTS
+from tilewright.sw.compiler.blocks.tail import TailProducts
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.pack import Ints, Product, pad, parameters
+from tilewright.sw.compiler.tile import Geometry
+from tilewright.sw.quantize.formats import Groups, QLayer, QLayerNorm, QLinear
+from tilewright.sw.quantize.precision import Mode
 
 I16 = npt.NDArray[np.int16]
 

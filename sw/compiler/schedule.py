@@ -15,13 +15,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import SEMAPHORES, TOKEN_MAX, Unit
-from hw.config import Config
-from hw.encoding import Command, Token
-from sw.compiler.errors import CompileError
-from sw.compiler.timeline import Timeline
-from sw.program import Operations
-from sw.program.footprint import DRAM, SP, STAT, Intervals, footprint, merge, resolve, sizes
+from tilewright.hw.commands import SEMAPHORES, TOKEN_MAX, Unit
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, Token
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.timeline import Timeline
+from tilewright.sw.program import Operations
+from tilewright.sw.program.footprint import (
+    DRAM,
+    SP,
+    STAT,
+    Intervals,
+    footprint,
+    merge,
+    resolve,
+    sizes,
+)
 
 UNITS = 4
 _PAIRS = {

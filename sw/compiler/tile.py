@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hw.commands import GROUP_ROWS, PARAMETER_ROWS
-from hw.config import Config
-from sw.quantize.precision import LayerPrecision, Mode
+from tilewright.hw.commands import GROUP_ROWS, PARAMETER_ROWS
+from tilewright.hw.config import Config
+from tilewright.sw.quantize.precision import LayerPrecision, Mode
 
 PASS_MIN = 8
 """Rows below which a pass gets no shorter."""

@@ -2,17 +2,18 @@
 
 Units work through their queues in order; a command starts when it has been fetched into its queue,
 the one before it is through and its tokens are there. Rough and quick: what is decided by it is the
-order of emission. How long a program takes the cycle model says (`sw.compiler.estimate`).
+order of emission. How long a program takes the cycle model says
+(`tilewright.sw.compiler.estimate`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hw.commands import Opcode, RowOp, parameter_rows
-from hw.config import Config
-from hw.encoding import Command, Scalar
-from sw.compiler.tile import up
+from tilewright.hw.commands import Opcode, RowOp, parameter_rows
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, Scalar
+from tilewright.sw.compiler.tile import up
 
 MEMORY_LATENCY = 30
 """Cycles from an accepted address to the first beat."""

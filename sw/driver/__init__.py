@@ -1,17 +1,17 @@
 """The driver: one protocol over registers and memory, whatever stands behind them."""
 
-from sw.driver.device import Device
-from sw.driver.errors import (
+from tilewright.sw.driver.device import Device
+from tilewright.sw.driver.errors import (
     DeviceError,
     DeviceFault,
     DeviceMismatch,
     DeviceTimeout,
     OutOfDeviceMemory,
 )
-from sw.driver.loaded import Loaded
-from sw.driver.machine import RunResult
-from sw.driver.runs import Outputs, Ticket
-from sw.driver.transport import Transport
+from tilewright.sw.driver.loaded import Loaded
+from tilewright.sw.driver.machine import RunResult
+from tilewright.sw.driver.runs import Outputs, Ticket
+from tilewright.sw.driver.transport import Transport
 
 __all__ = [
     "Device",

@@ -3,20 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
-from hw.config import Config
-from sw.driver.transport import Transport
+from tilewright.hw.config import Config
+from tilewright.sw.driver.transport import Transport
 
 Progress = Callable[[str], None]
 
 
 def _iss(config: Config, *, spans: bool = False, **options: Any) -> Transport:
-    from sim.iss_transport import IssTransport
+    from tilewright.sim.iss_transport import IssTransport
 
     return IssTransport(config, **options)
 
 
 def _model(config: Config, *, spans: bool = False, **options: Any) -> Transport:
-    from sim.model_transport import ModelTransport
+    from tilewright.sim.model_transport import ModelTransport
 
     return ModelTransport(config, **options)
 
@@ -30,8 +30,8 @@ def _verilator(
     bus: Any = None,
     **options: Any,
 ) -> Transport:
-    from sim.native.simulator import BusOptions, NativeSimulator
-    from sw.driver.simulators import simulator_library
+    from tilewright.sim.native.simulator import BusOptions, NativeSimulator
+    from tilewright.sw.driver.simulators import simulator_library
 
     library = simulator_library(config, trace=trace, spans=spans, progress=progress)
     if bus is None:
@@ -47,8 +47,8 @@ def _cocotb(
     progress: Progress | None = None,
     **options: Any,
 ) -> Transport:
-    from sim.testbenches.transport import CocotbTransport
-    from sw.driver.simulators import cocotb_build
+    from tilewright.sim.testbenches.transport import CocotbTransport
+    from tilewright.sw.driver.simulators import cocotb_build
 
     build = cocotb_build(config, simulator, progress=progress)
     return CocotbTransport(config, build, simulator=simulator, **options)
@@ -68,9 +68,11 @@ def open_transport(backend: str, config: Config, **options: Any) -> Transport:
     All take `spans`: record when each command of a run was taken, worked on and retired, where the
     backend can (model, verilator); runs of the others have none.
 
-    iss: `sim.iss_transport.IssTransport`. model: `sim.model_transport.ModelTransport`. verilator:
-    `sim.native.simulator.NativeSimulator`, and `trace` (able to write waveforms) and `progress`
-    (told what is built). cocotb: `sim.testbenches.transport.CocotbTransport`, and `progress`.
+    iss: `tilewright.sim.iss_transport.IssTransport`. model:
+    `tilewright.sim.model_transport.ModelTransport`. verilator:
+    `tilewright.sim.native.simulator.NativeSimulator`, and `trace` (able to write waveforms) and
+    `progress` (told what is built). cocotb: `tilewright.sim.testbenches.transport.CocotbTransport`,
+    and `progress`.
 
     Raises
     ------

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import COMMAND_BYTES, PROGRAM_REGION, REGIONS
-from hw.config import Config
-from hw.manifest import manifest_hash
-from sw.driver.backends import open_transport
-from sw.driver.errors import DeviceMismatch
-from sw.driver.loaded import Inputs, Loaded, Scalars
-from sw.driver.machine import TIMEOUT, WATCHDOG, Launch, Machine, Progress, RunResult
-from sw.driver.memory import Memory
-from sw.driver.runs import Outputs, Queue, Ticket
-from sw.driver.transport import Transport
-from sw.program import Executable
+from tilewright.hw.commands import COMMAND_BYTES, PROGRAM_REGION, REGIONS
+from tilewright.hw.config import Config
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sw.driver.backends import open_transport
+from tilewright.sw.driver.errors import DeviceMismatch
+from tilewright.sw.driver.loaded import Inputs, Loaded, Scalars
+from tilewright.sw.driver.machine import TIMEOUT, WATCHDOG, Launch, Machine, Progress, RunResult
+from tilewright.sw.driver.memory import Memory
+from tilewright.sw.driver.runs import Outputs, Queue, Ticket
+from tilewright.sw.driver.transport import Transport
+from tilewright.sw.program import Executable
 
 if TYPE_CHECKING:
-    from sw.driver.operations import Operations
+    from tilewright.sw.driver.operations import Operations
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -67,7 +67,7 @@ class Device(Machine):
         config : Config
             What the machine must be.
         **options
-            What the backend takes, see `sw.driver.backends.open_transport`.
+            What the backend takes, see `tilewright.sw.driver.backends.open_transport`.
 
         Raises
         ------
@@ -162,18 +162,18 @@ class Device(Machine):
     def operations(self) -> "Operations":
         """Operations on arrays, and the programs they keep loaded."""
         # Whoever runs programs that are compiled does without the compiler.
-        from sw.driver.operations import Operations
+        from tilewright.sw.driver.operations import Operations
 
         return Operations(self)
 
     def matmul(self, a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
-        """Exact product of integer arrays; see `sw.driver.operations.Operations.matmul`."""
+        """Exact product of integer arrays; see `Operations.matmul`."""
         return self.operations.matmul(a, b)
 
     def softmax(
         self, x: npt.ArrayLike, scale: float = 1.0, *, valid: int | None = None
     ) -> npt.NDArray[np.uint16]:
-        """Softmax of the last axis, u16 Q15; see `sw.driver.operations.Operations.softmax`."""
+        """Softmax of the last axis, u16 Q15; see `Operations.softmax`."""
         return self.operations.softmax(x, scale, valid=valid)
 
     def layernorm(
@@ -183,11 +183,11 @@ class Device(Machine):
         beta: npt.ArrayLike | None = None,
         **constants: float,
     ) -> npt.NDArray[np.int16]:
-        """LayerNorm of the last axis; see `sw.driver.operations.Operations.layernorm`."""
+        """LayerNorm of the last axis; see `Operations.layernorm`."""
         return self.operations.layernorm(x, gamma, beta, **constants)
 
     def gelu(self, x: npt.ArrayLike) -> npt.NDArray[np.int16]:
-        """GELU of every element, s16 Q10; see `sw.driver.operations.Operations.activation`."""
+        """GELU of every element, s16 Q10; see `Operations.activation`."""
         return self.operations.activation("gelu", x)
 
     # ---- programs as bytes, regions by number ----

@@ -4,8 +4,8 @@ What the user can mend is a `UserError` too (exit code 2), a run that went wrong
 (exit code 1).
 """
 
-from hw.commands import Fault, Unit
-from sw.errors import ResultError, UserError
+from tilewright.hw.commands import Fault, Unit
+from tilewright.sw.errors import ResultError, UserError
 
 
 class DeviceError(RuntimeError):

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import PROGRAM_REGION
-from sw.driver.errors import DeviceError, OutOfDeviceMemory
-from sw.driver.machine import TIMEOUT, WATCHDOG, Progress
-from sw.driver.runs import Outputs, Ticket
-from sw.program import Executable
+from tilewright.hw.commands import PROGRAM_REGION
+from tilewright.sw.driver.errors import DeviceError, OutOfDeviceMemory
+from tilewright.sw.driver.machine import TIMEOUT, WATCHDOG, Progress
+from tilewright.sw.driver.runs import Outputs, Ticket
+from tilewright.sw.program import Executable
 
 if TYPE_CHECKING:
-    from sw.driver.device import Device
+    from tilewright.sw.driver.device import Device
 
 Bytes = npt.NDArray[np.uint8]
 Inputs = Mapping[str, npt.ArrayLike]
@@ -180,7 +180,7 @@ class Loaded:
         inputs, scalars
             By name, as the executable says.
         watchdog, timeout : int
-            Cycles, as of `sw.driver.machine.Launch`.
+            Cycles, as of `tilewright.sw.driver.machine.Launch`.
         progress : callable, optional
             Told now and then how many cycles of this run have passed.
 

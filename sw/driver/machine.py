@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from hw import __version__
-from hw.commands import COMMAND_BYTES, REGIONS, SCALARS, Fault, Unit
-from hw.config import Config
-from hw.encoding import decode
-from hw.manifest import manifest_hash
-from hw.registers import (
+from tilewright import __version__
+from tilewright.hw.commands import COMMAND_BYTES, REGIONS, SCALARS, Fault, Unit
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import decode
+from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.registers import (
     CONTROL_IRQ_CLEAR,
     CONTROL_SOFT_RESET,
     CONTROL_START,
@@ -24,10 +24,10 @@ from hw.registers import (
     STATUS_FAULT,
     STATUS_RESETTING,
 )
-from sim.trace import Span
-from sw.driver.errors import DeviceError, DeviceFault, DeviceMismatch, DeviceTimeout
-from sw.driver.transport import Recorder, Transport
-from sw.program import format_command
+from tilewright.sim.trace import Span
+from tilewright.sw.driver.errors import DeviceError, DeviceFault, DeviceMismatch, DeviceTimeout
+from tilewright.sw.driver.transport import Recorder, Transport
+from tilewright.sw.program import format_command
 
 WATCHDOG = 100_000
 """Cycles without progress until a fault, unless the caller says otherwise."""

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, insort
 
-from sw.driver.errors import OutOfDeviceMemory
+from tilewright.sw.driver.errors import OutOfDeviceMemory
 
 ALIGNMENT = 4096
 """Bytes blocks are aligned to: no burst that starts in one crosses into a neighbour's page."""

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sw.compiler.operations.activation import compile_activation
-from sw.compiler.operations.layernorm import compile_layernorm, fraction_bits
-from sw.compiler.operations.matmul import K_MAX, compile_matmul, longest
-from sw.compiler.operations.softmax import compile_softmax, factor
-from sw.compiler.pack import parameters
-from sw.compiler.tile import COLUMNS_MAX
-from sw.driver.loaded import Loaded
-from sw.driver.programs import Programs
-from sw.driver.runs import Ticket
-from sw.program import InputError
-from sw.quantize.encode import layer_norm
+from tilewright.sw.compiler.operations.activation import compile_activation
+from tilewright.sw.compiler.operations.layernorm import compile_layernorm, fraction_bits
+from tilewright.sw.compiler.operations.matmul import K_MAX, compile_matmul, longest
+from tilewright.sw.compiler.operations.softmax import compile_softmax, factor
+from tilewright.sw.compiler.pack import parameters
+from tilewright.sw.compiler.tile import COLUMNS_MAX
+from tilewright.sw.driver.loaded import Loaded
+from tilewright.sw.driver.programs import Programs
+from tilewright.sw.driver.runs import Ticket
+from tilewright.sw.program import InputError
+from tilewright.sw.quantize.encode import layer_norm
 
 if TYPE_CHECKING:
-    from sw.driver.device import Device
+    from tilewright.sw.driver.device import Device
 
 Array = npt.NDArray[np.integer[Any]]
 I16 = npt.NDArray[np.int16]
@@ -227,7 +227,7 @@ class Operations:
         Returns
         -------
         uint16 array [..., N], Q15
-            Probabilities as `sw.compiler.operations.softmax` defines them; 32768 is 1.
+            Probabilities as `tilewright.sw.compiler.operations.softmax` defines them; 32768 is 1.
 
         Raises
         ------

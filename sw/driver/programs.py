@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from sw.driver.errors import OutOfDeviceMemory
-from sw.driver.loaded import Loaded
-from sw.program import Executable
+from tilewright.sw.driver.errors import OutOfDeviceMemory
+from tilewright.sw.driver.loaded import Loaded
+from tilewright.sw.program import Executable
 
 if TYPE_CHECKING:
-    from sw.driver.device import Device
+    from tilewright.sw.driver.device import Device
 
 PROGRAMS = 32
 """Programs kept; the one not used for longest goes first."""

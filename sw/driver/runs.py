@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sw.driver.errors import DeviceError
-from sw.driver.machine import Launch, Machine, Progress, RunResult
+from tilewright.sw.driver.errors import DeviceError
+from tilewright.sw.driver.machine import Launch, Machine, Progress, RunResult
 
 if TYPE_CHECKING:
-    from sw.driver.loaded import Blocks, Loaded
+    from tilewright.sw.driver.loaded import Blocks, Loaded
 
 Array = npt.NDArray[np.integer[Any]]
 Bytes = npt.NDArray[np.uint8]

@@ -7,13 +7,13 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
-from hw.config import Config
-from sim.native.build import LIBRARY, TOP, build, build_key
-from sim.native.labels import labels
-from sim.native.probes import probes
-from sim.toolchain import run, toolchain_id
-from sim.verilog import verilog
-from sw.cache import build_once, cache_dir
+from tilewright.hw.config import Config
+from tilewright.sim.native.build import LIBRARY, TOP, build, build_key
+from tilewright.sim.native.labels import labels
+from tilewright.sim.native.probes import probes
+from tilewright.sim.toolchain import run, toolchain_id
+from tilewright.sim.verilog import verilog
+from tilewright.sw.cache import build_once, cache_dir
 
 SIMULATORS, VERILOG, COCOTB = "simulators", "verilog", "cocotb"
 """Kinds of entries in the cache."""
@@ -26,7 +26,7 @@ def _verilog_key(config: Config) -> str:
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
     for package in _GENERATORS:
         digest.update(f"{package} {version(package)}\n".encode())
-    root = Path(str(files("hw")))
+    root = Path(str(files("tilewright.hw")))
     for path in sorted(root.rglob("*.py")):
         source = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()} {len(source)}\n".encode())
@@ -74,7 +74,7 @@ def simulator_library(
 
     Raises
     ------
-    sim.toolchain.ToolchainError
+    tilewright.sim.toolchain.ToolchainError
         When a tool is missing or fails.
     """
     tell = progress or (lambda text: None)
@@ -109,10 +109,10 @@ def cocotb_build(
 
     Raises
     ------
-    sim.toolchain.ToolchainError
+    tilewright.sim.toolchain.ToolchainError
         When a tool is missing or fails.
     """
-    from sim.testbenches.transport import build_core
+    from tilewright.sim.testbenches.transport import build_core
 
     tell = progress or (lambda text: None)
     text = generated(config, progress=progress)

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from sim.trace import Span
+from tilewright.sim.trace import Span
 
 
 class Transport(Protocol):

@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from sw.graph import ir
-from sw.graph.errors import GraphError
-from sw.models import bert, heads
-from sw.models.bert import Bert, BertConfig
-from sw.models.functions import table_of
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.models import bert, heads
+from tilewright.sw.models.bert import Bert, BertConfig
+from tilewright.sw.models.functions import table_of
 
 N = TypeVar("N", bound=ir.Node)
 

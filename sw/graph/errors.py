@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sw.models.errors import ModelError
+from tilewright.sw.models.errors import ModelError
 
 
 class GraphError(ModelError):

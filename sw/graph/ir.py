@@ -1,8 +1,8 @@
 """The internal graph: a few typed operations between named tensors.
 
 The operations are those the machine and its host have. Larger blocks (a feed-forward block, a whole
-encoder) are no nodes of their own: `sw.graph.encoder` recognizes them. A dimension is a number, or
-a name where it is open (the batch, the sequence); equal names are equal sizes.
+encoder) are no nodes of their own: `tilewright.sw.graph.encoder` recognizes them. A dimension is a
+number, or a name where it is open (the batch, the sequence); equal names are equal sizes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sw.graph.errors import GraphError
-from sw.models.functions import F32, FUNCTIONS
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.models.functions import F32, FUNCTIONS
 
 Shape = tuple[int | str, ...]
 
@@ -163,7 +163,7 @@ class Softmax(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Activation(Node):
-    """An activation function, one of `sw.models.functions.FUNCTIONS`, of every element."""
+    """An activation function, of `tilewright.sw.models.functions.FUNCTIONS`, of every element."""
 
     x: str = _input()
     function: str

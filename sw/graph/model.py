@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sw.graph.encoder import Encoder, find_encoder, head_of
-from sw.graph.errors import GraphError
-from sw.graph.ir import Graph
-from sw.models.bert import Bert
-from sw.models.config import read_json
-from sw.models.fetch import resolve_model
-from sw.models.heads import (
+from tilewright.sw.graph.encoder import Encoder, find_encoder, head_of
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.graph.ir import Graph
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.config import read_json
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.heads import (
     Head,
     Pooling,
     SequenceClassifier,
@@ -75,11 +75,11 @@ def load_onnx(path: Path, outputs: Sequence[str] | None = None) -> Graph:
     Raises
     ------
     GraphError
-        As `sw.graph.onnx.load.import_onnx`, or if the package is missing.
+        As `tilewright.sw.graph.onnx.load.import_onnx`, or if the package is missing.
     """
     if importlib.util.find_spec("onnx") is None:
         raise GraphError("reading ONNX needs the package onnx: pip install 'tilewright[onnx]'")
-    from sw.graph.onnx.load import import_onnx
+    from tilewright.sw.graph.onnx.load import import_onnx
 
     return import_onnx(path, outputs)
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sw.graph import ir
-from sw.graph.errors import GraphError
-from sw.models import functions
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.models import functions
 
 Values = dict[str, npt.NDArray[Any]]
 

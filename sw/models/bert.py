@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sw.models import functions
-from sw.models.config import BertConfig, function_of, read_json
-from sw.models.errors import ModelError
-from sw.models.functions import (
+from tilewright.sw.models import functions
+from tilewright.sw.models.config import BertConfig, function_of, read_json
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.functions import (
     F32,
     FUNCTIONS,
     QUICK_GELU,
@@ -27,7 +27,7 @@ from sw.models.functions import (
     merge_heads,
     split_heads,
 )
-from sw.models.weights import Taker, Tensors, read_tensors
+from tilewright.sw.models.weights import Taker, Tensors, read_tensors
 
 __all__ = [
     "Bert",
@@ -128,7 +128,7 @@ class Bert:
     def load(cls, folder: Path) -> Bert:
         """Read and check ``config.json`` and the safetensors of a folder.
 
-        fp16, bfloat16 and fp64 become fp32. Heads are read by `sw.models.heads`.
+        fp16, bfloat16 and fp64 become fp32. Heads are read by `tilewright.sw.models.heads`.
 
         Raises
         ------

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sw.errors import reason
-from sw.models.errors import ModelError
-from sw.models.functions import table_of
+from tilewright.sw.errors import reason
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.functions import table_of
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -22,7 +22,7 @@ ACTIVATIONS = {
     "swish": "silu",
     "tanh": "tanh",
 }
-"""Values of ``hidden_act``, and the function of `sw.models.functions` each means."""
+"""Values of ``hidden_act``, and the function of `tilewright.sw.models.functions` each means."""
 
 _TABLES = ("gelu", "silu", "tanh")
 
@@ -84,7 +84,7 @@ class BertConfig:
 
     @property
     def function(self) -> str:
-        """The activation that fp32 computes, of `sw.models.functions.FUNCTIONS`."""
+        """The activation that fp32 computes, of `tilewright.sw.models.functions.FUNCTIONS`."""
         return "gelu_tanh" if self.tanh_form else self.act
 
     @classmethod

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sw.cache import build_once, cache_dir
-from sw.models.errors import ModelError
-from sw.models.weights import FILE, INDEX
+from tilewright.sw.cache import build_once, cache_dir
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.weights import FILE, INDEX
 
 KIND = "models"
 """Kind of these entries in the cache."""

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sw.errors import reason
-from sw.models.bert import Linear
-from sw.models.config import read_json
-from sw.models.errors import ModelError
-from sw.models.functions import F32, softmax, token_mean, unit_length
-from sw.models.weights import Tensors, checked, read_tensors
+from tilewright.sw.errors import reason
+from tilewright.sw.models.bert import Linear
+from tilewright.sw.models.config import read_json
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.functions import F32, softmax, token_mean, unit_length
+from tilewright.sw.models.weights import Tensors, checked, read_tensors
 
 Bool = npt.NDArray[np.bool_]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sw.errors import reason
-from sw.models.errors import ModelError
-from sw.models.fetch import fetch
+from tilewright.sw.errors import reason
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.fetch import fetch
 
 SOURCES = {
     "movie": "movieReviewSnippets_GroundTruth.txt",

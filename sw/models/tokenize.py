@@ -11,8 +11,8 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from sw.models.config import read_json
-from sw.models.errors import ModelError
+from tilewright.sw.models.config import read_json
+from tilewright.sw.models.errors import ModelError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, deserialize, safe_open
 
-from sw.models.config import read_json
-from sw.models.errors import ModelError
-from sw.models.functions import F32
+from tilewright.sw.models.config import read_json
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.functions import F32
 
 Tensors = dict[str, npt.NDArray[Any]]
 

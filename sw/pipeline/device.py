@@ -8,17 +8,17 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from sw.compiler import compile_model
-from sw.compiler.layer import EFFORT
-from sw.driver.device import Device
-from sw.driver.machine import RunResult
-from sw.driver.programs import Programs
-from sw.driver.runs import Ticket
-from sw.models.bert import Bert
-from sw.models.errors import ModelError
-from sw.program import Executable
-from sw.quantize.fingerprint import fingerprint
-from sw.quantize.formats import QModel
+from tilewright.sw.compiler import compile_model
+from tilewright.sw.compiler.layer import EFFORT
+from tilewright.sw.driver.device import Device
+from tilewright.sw.driver.machine import RunResult
+from tilewright.sw.driver.programs import Programs
+from tilewright.sw.driver.runs import Ticket
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.program import Executable
+from tilewright.sw.quantize.fingerprint import fingerprint
+from tilewright.sw.quantize.formats import QModel
 
 I16 = npt.NDArray[np.int16]
 
@@ -119,7 +119,7 @@ class DeviceEngine:
         return self.executables[rows]
 
     def encode(self, batch: Sequence[I16], lengths: Sequence[int]) -> list[I16]:
-        """See `sw.pipeline.engine.Engine.encode`."""
+        """See `tilewright.sw.pipeline.engine.Engine.encode`."""
         tickets: list[Ticket] = []
         out: list[I16] = []
         texts = list(zip(batch, lengths, strict=True))

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sim.golden.products import K_MAX
-from sw.quantize.formats import QModel
-from sw.quantize.reference import norm, run_layer
+from tilewright.sim.golden.products import K_MAX
+from tilewright.sw.quantize.formats import QModel
+from tilewright.sw.quantize.reference import norm, run_layer
 
 I16 = npt.NDArray[np.int16]
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sw.driver.device import Device
-from sw.graph import ir
-from sw.graph.errors import GraphError
-from sw.graph.run import Values, evaluate, run_node
-from sw.models.functions import QUICK_GELU, table_of
+from tilewright.sw.driver.device import Device
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.graph.run import Values, evaluate, run_node
+from tilewright.sw.models.functions import QUICK_GELU, table_of
 
 F32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]

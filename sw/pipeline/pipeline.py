@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sw.graph.model import Model, load_model
-from sw.models.bert import Bert, check_ids
-from sw.models.errors import ModelError
-from sw.models.functions import F32
-from sw.models.heads import Head, Result, Span, SpanFinder
-from sw.models.tokenize import Encoded, Tokenizer
-from sw.pipeline.engine import I16, Engine, ReferenceEngine
-from sw.quantize.formats import QEmbedding, QModel
-from sw.quantize.quantize import quantize_model
+from tilewright.sw.graph.model import Model, load_model
+from tilewright.sw.models.bert import Bert, check_ids
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.functions import F32
+from tilewright.sw.models.heads import Head, Result, Span, SpanFinder
+from tilewright.sw.models.tokenize import Encoded, Tokenizer
+from tilewright.sw.pipeline.engine import I16, Engine, ReferenceEngine
+from tilewright.sw.quantize.formats import QEmbedding, QModel
+from tilewright.sw.quantize.quantize import quantize_model
 
 Text = str | tuple[str, str]
 """One text, or a pair: two sentences, or a question and the context that answers it."""
@@ -101,9 +101,9 @@ class Pipeline:
         Parameters
         ----------
         where : str, Path or Model
-            As `sw.graph.model.load_model`.
+            As `tilewright.sw.graph.model.load_model`.
         precision : str
-            Of `sw.quantize.quantize.quantize`.
+            Of `tilewright.sw.quantize.quantize.quantize`.
         engine : callable, optional
             Makes the engine of the quantized model.
 

@@ -1,9 +1,9 @@
 """A task on real text: is a sentence positive or negative?
 
-A linear probe is trained on fp32 embeddings of rated sentences (`sw.models.text`) and tested on
-others, with fp32 embeddings and with those of an engine: what quantization costs a user.
+A linear probe is trained on fp32 embeddings of rated sentences (`tilewright.sw.models.text`) and
+tested on others, with fp32 embeddings and with those of an engine: what quantization costs a user.
 
-``python -m sw.pipeline.sentiment [MODEL]`` measures the accuracy of both.
+``python -m tilewright.sw.pipeline.sentiment [MODEL]`` measures the accuracy of both.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from sw.errors import ResultError, UserError
-from sw.models.errors import ModelError
-from sw.models.functions import F32
-from sw.models.heads import Pooling
-from sw.models.text import Sentence, draw, sentences
-from sw.pipeline.pipeline import Pipeline, apply_head
-from sw.quantize.calibrate import calibration_texts
+from tilewright.sw.errors import ResultError, UserError
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.functions import F32
+from tilewright.sw.models.heads import Pooling
+from tilewright.sw.models.text import Sentence, draw, sentences
+from tilewright.sw.pipeline.pipeline import Pipeline, apply_head
+from tilewright.sw.quantize.calibrate import calibration_texts
 
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]

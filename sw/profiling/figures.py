@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import Opcode, Unit
-from hw.encoding import Command
-from hw.registers import COUNTERS
-from sim.trace import Span
-from sw.driver.machine import RunResult
-from sw.program import Executable
-from sw.program.footprint import resolve
-from sw.program.operations import SEPARATOR
+from tilewright.hw.commands import Opcode, Unit
+from tilewright.hw.encoding import Command
+from tilewright.hw.registers import COUNTERS
+from tilewright.sim.trace import Span
+from tilewright.sw.driver.machine import RunResult
+from tilewright.sw.program import Executable
+from tilewright.sw.program.footprint import resolve
+from tilewright.sw.program.operations import SEPARATOR
 
 GROUPS: dict[str, Callable[[str], str]] = {
     "operation": lambda name: name.rpartition(SEPARATOR)[2],

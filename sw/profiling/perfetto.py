@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from hw.commands import LAYOUTS
-from hw.encoding import Command, Scalar
-from sw.profiling.figures import GROUPS, UNITS, Profile, Step
-from sw.program.operations import SEPARATOR
+from tilewright.hw.commands import LAYOUTS
+from tilewright.hw.encoding import Command, Scalar
+from tilewright.sw.profiling.figures import GROUPS, UNITS, Profile, Step
+from tilewright.sw.program.operations import SEPARATOR
 
 _UNITS, _OPERATIONS, _CURVES = 1, 2, 3
 """Processes of the trace: a track for each unit, for each kind of operation, curves."""

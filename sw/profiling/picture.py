@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hw.commands import Unit
-from sw.errors import UserError
-from sw.profiling.figures import GROUPS, UNITS, Profile
+from tilewright.hw.commands import Unit
+from tilewright.sw.errors import UserError
+from tilewright.sw.profiling.figures import GROUPS, UNITS, Profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

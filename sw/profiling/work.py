@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hw.config import Config
-from sw.compiler import compile_layer, compile_model
-from sw.compiler.model import check_sequence
-from sw.errors import UserError
-from sw.pipeline.pipeline import Pipeline
-from sw.program import Executable
-from sw.quantize.formats import QLayer
-from sw.quantize.precision import parse_precision
-from sw.quantize.seeded import make_input, make_layer
+from tilewright.hw.config import Config
+from tilewright.sw.compiler import compile_layer, compile_model
+from tilewright.sw.compiler.model import check_sequence
+from tilewright.sw.errors import UserError
+from tilewright.sw.pipeline.pipeline import Pipeline
+from tilewright.sw.program import Executable
+from tilewright.sw.quantize.formats import QLayer
+from tilewright.sw.quantize.precision import parse_precision
+from tilewright.sw.quantize.seeded import make_input, make_layer
 
 SEED = 1
 """Of everything random; no number of it matters to time but to a few cycles."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import (
+from tilewright.hw.commands import (
     BYTE_OUTS,
     SCALARS,
     SEMAPHORES,
@@ -35,11 +35,20 @@ from hw.commands import (
     Unit,
     WeightFormat,
 )
-from hw.config import Config
-from hw.encoding import Command, encode, illegal_field
-from hw.manifest import manifest_hash
-from sw.program.disassemble import format_command
-from sw.program.footprint import DRAM, SP, Footprint, cells, footprint, merge, resolve, sizes
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, encode, illegal_field
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sw.program.disassemble import format_command
+from tilewright.sw.program.footprint import (
+    DRAM,
+    SP,
+    Footprint,
+    cells,
+    footprint,
+    merge,
+    resolve,
+    sizes,
+)
 
 SHIFT_MAX = 61
 N_MAX = 4096

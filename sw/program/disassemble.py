@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hw.commands import LAYOUTS, Opcode, Parts, WeightFormat
-from hw.encoding import Command, Scalar, Token
-from sw.program.operations import Operations
+from tilewright.hw.commands import LAYOUTS, Opcode, Parts, WeightFormat
+from tilewright.hw.encoding import Command, Scalar, Token
+from tilewright.sw.program.operations import Operations
 
 
 def _tokens(sign: str, tokens: tuple[Token, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sw.errors import UserError
+from tilewright.sw.errors import UserError
 
 
 class ProgramFileError(UserError):

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import PROGRAM_REGION, REGIONS, SCALARS
-from hw.config import Config
-from sw.program.errors import InputError
-from sw.program.layouts import MAGNITUDES, Array, layout
-from sw.program.operations import Operations
-from sw.program.program import Program
+from tilewright.hw.commands import PROGRAM_REGION, REGIONS, SCALARS
+from tilewright.hw.config import Config
+from tilewright.sw.program.errors import InputError
+from tilewright.sw.program.layouts import MAGNITUDES, Array, layout
+from tilewright.sw.program.operations import Operations
+from tilewright.sw.program.program import Program
 
 Direction = Literal["input", "output", "internal"]
 DIRECTIONS: tuple[Direction, ...] = ("input", "output", "internal")
@@ -31,7 +31,7 @@ class Buffer:
     region, offset, size : int
         Region, and bytes from its base.
     layout : str
-        One of `sw.program.layouts.LAYOUTS`.
+        One of `tilewright.sw.program.layouts.LAYOUTS`.
     shape : tuple of int
         Logical shape.
     direction : str
@@ -81,7 +81,7 @@ class Executable:
     metadata : mapping of str to JSON-able values
         Quantization parameters, shapes; "macs": multiply-accumulates of the work itself;
         "estimate": {"cycles": …, "busy": {unit: …}}; "operations": what each command belongs to
-        (`sw.program.operations`).
+        (`tilewright.sw.program.operations`).
 
     Raises
     ------

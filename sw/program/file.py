@@ -21,13 +21,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from hw import __version__
-from hw.config import Config
-from hw.manifest import manifest_hash
-from sw.files import write_whole
-from sw.program.errors import ProgramFileError
-from sw.program.executable import Buffer, Executable
-from sw.program.program import Program
+from tilewright import __version__
+from tilewright.hw.config import Config
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sw.files import write_whole
+from tilewright.sw.program.errors import ProgramFileError
+from tilewright.sw.program.executable import Buffer, Executable
+from tilewright.sw.program.program import Program
 
 FORMAT = "tilewright program"
 VERSION = 1

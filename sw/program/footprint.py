@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from hw.commands import (
+from tilewright.hw.commands import (
     BYTE_OUTS,
     GROUP_ROWS,
     Mul,
@@ -29,8 +29,8 @@ from hw.commands import (
     XMode,
     parameter_rows,
 )
-from hw.config import Config
-from hw.encoding import Command, Scalar
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, Scalar
 
 Intervals = npt.NDArray[np.int64]
 """[n, 2]: first, and one behind the last."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sw.program.errors import InputError
+from tilewright.sw.program.errors import InputError
 
 Array = npt.NDArray[np.integer[Any]]
 Shape = tuple[int, ...]

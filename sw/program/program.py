@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from hw.commands import COMMAND_BYTES, Opcode
-from hw.config import Config
-from hw.encoding import Command, command, decode, encode
-from hw.manifest import manifest_hash
+from tilewright.hw.commands import COMMAND_BYTES, Opcode
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, command, decode, encode
+from tilewright.hw.manifest import manifest_hash
 
 
 @dataclass

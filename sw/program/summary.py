@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from hw.commands import Opcode, Unit
-from hw.manifest import manifest_hash
-from sw.program.disassemble import disassemble
-from sw.program.executable import Executable
+from tilewright.hw.commands import Opcode, Unit
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sw.program.disassemble import disassemble
+from tilewright.sw.program.executable import Executable
 
 
 def summary(executable: Executable) -> dict[str, Any]:

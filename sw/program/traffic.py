@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from hw.commands import COMMAND_BYTES, Opcode
-from sw.program.executable import Executable
+from tilewright.hw.commands import COMMAND_BYTES, Opcode
+from tilewright.sw.program.executable import Executable
 
 
 def traffic(executable: Executable) -> tuple[int, int]:

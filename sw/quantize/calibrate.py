@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sw.models.bert import Bert, LayerStates
-from sw.models.errors import ModelError
-from sw.models.text import draw
-from sw.models.tokenize import Tokenizer
-from sw.quantize import texts
+from tilewright.sw.models.bert import Bert, LayerStates
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.text import draw
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize import texts
 
 F64 = npt.NDArray[np.float64]
 
@@ -32,7 +32,7 @@ OPERANDS = ("x", "ctx", "x1", "a")
 class LayerRange:
     """Largest magnitude of each channel, [width] each, over all calibrated tokens of one layer.
 
-    The names are those of `sw.models.bert.LayerStates`.
+    The names are those of `tilewright.sw.models.bert.LayerStates`.
     """
 
     x: F64

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sw.models.errors import ModelError
-from sw.quantize.evaluation import Ids, Memory, Progress
-from sw.quantize.precision import OPERATIONS, Mode, ModelPrecision, uniform, with_width
-from sw.quantize.quantize import Quantizer
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.quantize.evaluation import Ids, Memory, Progress
+from tilewright.sw.quantize.precision import OPERATIONS, Mode, ModelPrecision, uniform, with_width
+from tilewright.sw.quantize.quantize import Quantizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,8 @@ class EdgeLoss:
     Attributes
     ----------
     operation : str or None
-        One of `sw.quantize.precision.OPERATIONS`: a product, whose weights and operand are narrow,
-        or "attention", whose q, k, v are. None: nothing is narrow, all is W16A16.
+        One of `tilewright.sw.quantize.precision.OPERATIONS`: a product, whose weights and operand
+        are narrow, or "attention", whose q, k, v are. None: nothing is narrow, all is W16A16.
     layer : int or None
         None: the operation is narrow in every layer.
     width : str

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from sw.models.errors import ModelError
-from sw.quantize.formats import F64, I32, U8, U16, Factor, QLayerNorm, Width
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.quantize.formats import F64, I32, U8, U16, Factor, QLayerNorm, Width
 
 SHIFT_MAX = 61
 BIAS_LIMIT = (1 << 29) - 1

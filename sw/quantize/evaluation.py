@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sw.models.bert import Bert, mean_pool
-from sw.models.errors import ModelError
-from sw.models.tokenize import Tokenizer
-from sw.quantize import texts
-from sw.quantize.fingerprint import fingerprint
-from sw.quantize.formats import QModel
-from sw.quantize.jsonlines import JsonLines
-from sw.quantize.reference import run_embedding, run_layer
+from tilewright.sw.models.bert import Bert, mean_pool
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize import texts
+from tilewright.sw.quantize.fingerprint import fingerprint
+from tilewright.sw.quantize.formats import QModel
+from tilewright.sw.quantize.jsonlines import JsonLines
+from tilewright.sw.quantize.reference import run_embedding, run_layer
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

@@ -11,10 +11,10 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from sw.errors import reason
-from sw.models.errors import ModelError
-from sw.quantize import formats
-from sw.quantize.formats import QModel, Width
+from tilewright.sw.errors import reason
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.quantize import formats
+from tilewright.sw.quantize.formats import QModel, Width
 
 VERSION = 1
 """Of the file's layout; another is refused."""

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim.golden.products import K_MAX
-from sw.models.errors import ModelError
-from sw.quantize.precision import LayerPrecision, Mode, ModelPrecision
+from tilewright.sim.golden.products import K_MAX
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.quantize.precision import LayerPrecision, Mode, ModelPrecision
 
 F64 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int8]

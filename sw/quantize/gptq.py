@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sw.models.errors import ModelError
-from sw.quantize.formats import F64
-from sw.quantize.weights import Grid, Weights, grid
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.quantize.formats import F64
+from tilewright.sw.quantize.weights import Grid, Weights, grid
 
 _BLOCK = 128
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sw.errors import reason
-from sw.models.errors import ModelError
+from tilewright.sw.errors import reason
+from tilewright.sw.models.errors import ModelError
 
 
 class JsonLines:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim.golden import xhat_fraction_bits
-from sw.models.bert import BertConfig, Layer, Linear, Norm
-from sw.models.errors import ModelError
-from sw.quantize import encode
-from sw.quantize.calibrate import LayerRange
-from sw.quantize.formats import (
+from tilewright.sim.golden import xhat_fraction_bits
+from tilewright.sw.models.bert import BertConfig, Layer, Linear, Norm
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.quantize import encode
+from tilewright.sw.quantize.calibrate import LayerRange
+from tilewright.sw.quantize.formats import (
     F64,
     WEIGHT16_MAX,
     Factor,
@@ -25,10 +25,10 @@ from sw.quantize.formats import (
     State,
     Width,
 )
-from sw.quantize.gptq import gptq
-from sw.quantize.precision import LayerPrecision, Mode
-from sw.quantize.recipe import Recipe
-from sw.quantize.weights import Weights, nearest
+from tilewright.sw.quantize.gptq import gptq
+from tilewright.sw.quantize.precision import LayerPrecision, Mode
+from tilewright.sw.quantize.recipe import Recipe
+from tilewright.sw.quantize.weights import Weights, nearest
 
 _CTX_Q = {8: 7, 16: 0}
 """Fraction bits of the context, in v's unit, by the width of v."""

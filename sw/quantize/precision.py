@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sw.errors import reason
-from sw.models.errors import ModelError
+from tilewright.sw.errors import reason
+from tilewright.sw.models.errors import ModelError
 
 
 class Mode(enum.Enum):

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from sw.cache import build_once, cache_dir
-from sw.models.bert import Bert
-from sw.models.errors import ModelError
-from sw.models.tokenize import Tokenizer
-from sw.quantize import encode
-from sw.quantize.calibrate import LayerRange, calibrate, calibration_ids
-from sw.quantize.file import load, save
-from sw.quantize.fingerprint import fingerprint
-from sw.quantize.formats import QEmbedding, QModel, State, Width, check_sizes
-from sw.quantize.layer import LayerQuantizer, f64, norm, state
-from sw.quantize.precision import ModelPrecision, parse_precision
-from sw.quantize.recipe import Recipe
+from tilewright.sw.cache import build_once, cache_dir
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize import encode
+from tilewright.sw.quantize.calibrate import LayerRange, calibrate, calibration_ids
+from tilewright.sw.quantize.file import load, save
+from tilewright.sw.quantize.fingerprint import fingerprint
+from tilewright.sw.quantize.formats import QEmbedding, QModel, State, Width, check_sizes
+from tilewright.sw.quantize.layer import LayerQuantizer, f64, norm, state
+from tilewright.sw.quantize.precision import ModelPrecision, parse_precision
+from tilewright.sw.quantize.recipe import Recipe
+from tilewright.sw.sources import ROOT
 
 __all__ = [
     "Quantizer",
@@ -35,7 +36,6 @@ KIND = "quantized"
 
 _EMBEDDING_Q = 13
 _FILE = "model.npz"
-_ROOT = Path(__file__).parents[2]
 _CODE = ("sw/quantize", "sw/models", "sim/golden")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
@@ -188,7 +188,7 @@ def _key(model: Bert, folder: Path, recipe: Recipe, precision: ModelPrecision) -
     digest = hashlib.sha256(f"{fingerprint(model)} {recipe} {precision}".encode())
     files = [folder / name for name in _TOKENIZER if (folder / name).is_file()]
     for package in _CODE:
-        files += sorted((_ROOT / package).rglob("*.py")) + sorted((_ROOT / package).rglob("*.json"))
+        files += sorted((ROOT / package).rglob("*.py")) + sorted((ROOT / package).rglob("*.json"))
     for path in files:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:24]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sw.models.errors import ModelError
-from sw.quantize.precision import Mode
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.quantize.precision import Mode
 
 ROUNDINGS = ("gptq", "nearest")
 

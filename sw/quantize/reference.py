@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim import golden
-from sim.golden import Fmt
-from sim.golden.primitives import SYM16
-from sim.golden.products import K_MAX
-from sw.models.bert import merge_heads, split_heads
-from sw.models.errors import ModelError
-from sw.quantize.formats import I16, U8, QEmbedding, QLayer, QLayerNorm, QLinear, Width
+from tilewright.sim import golden
+from tilewright.sim.golden import Fmt
+from tilewright.sim.golden.primitives import SYM16
+from tilewright.sim.golden.products import K_MAX
+from tilewright.sw.models.bert import merge_heads, split_heads
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.quantize.formats import I16, U8, QEmbedding, QLayer, QLayerNorm, QLinear, Width
 
 Ints = npt.NDArray[np.integer[Any]]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sw.models.errors import ModelError
-from sw.models.tokenize import Tokenizer
-from sw.quantize import texts
-from sw.quantize.evaluation import Ids, Memory
-from sw.quantize.jsonlines import JsonLines
-from sw.quantize.precision import (
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize import texts
+from tilewright.sw.quantize.evaluation import Ids, Memory
+from tilewright.sw.quantize.jsonlines import JsonLines
+from tilewright.sw.quantize.precision import (
     OPERATIONS,
     Mode,
     ModelPrecision,
@@ -27,7 +27,7 @@ from sw.quantize.precision import (
     format_precision,
     with_width,
 )
-from sw.quantize.quantize import Quantizer
+from tilewright.sw.quantize.quantize import Quantizer
 
 Cost = Callable[[ModelPrecision], int]
 """Predicted cycles of a precision."""

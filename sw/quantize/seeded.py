@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sim.golden import expand_w4, xhat_fraction_bits
-from sw.quantize.formats import (
+from tilewright.sim.golden import expand_w4, xhat_fraction_bits
+from tilewright.sw.quantize.formats import (
     Factor,
     Groups,
     QLayer,
@@ -19,7 +19,7 @@ from sw.quantize.formats import (
     Width,
     check_sizes,
 )
-from sw.quantize.precision import LayerPrecision, Mode, with_width
+from tilewright.sw.quantize.precision import LayerPrecision, Mode, with_width
 
 W8A8 = LayerPrecision.uniform(Mode.W8A8)
 PRECISIONS = {

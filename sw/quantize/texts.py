@@ -1,8 +1,8 @@
 """The fixed texts of calibration and evaluation, which share no sentence.
 
-``python -m sw.quantize.texts`` draws them anew and writes ``data/*.json``: lists of texts, each a
-list of indices into `sw.models.text.sentences`, joined by blanks. They are checked in, so that
-figures can be compared whatever NumPy's generator does one day.
+``python -m tilewright.sw.quantize.texts`` draws them anew and writes ``data/*.json``: lists of
+texts, each a list of indices into `tilewright.sw.models.text.sentences`, joined by blanks. They are
+checked in, so that figures can be compared whatever NumPy's generator does one day.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sw.models.errors import ModelError
-from sw.models.fetch import resolve_model
-from sw.models.text import SOURCES, Sentence, passages, sentences
-from sw.models.tokenize import Tokenizer
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.text import SOURCES, Sentence, passages, sentences
+from tilewright.sw.models.tokenize import Tokenizer
 
 SEED = 1
 """Of both draws."""
@@ -155,7 +155,7 @@ def write(name: str, chosen: Indices, folder: Path) -> None:
     """Write a set's list, one text a line."""
     lines = ",\n".join(f"  {list(text)}" for text in chosen)
     (folder / f"{name}.json").write_text(
-        '{"made by": "python -m sw.quantize.texts",\n "texts": [\n' + lines + "\n]}\n",
+        '{"made by": "python -m tilewright.sw.quantize.texts",\n "texts": [\n' + lines + "\n]}\n",
         encoding="utf-8",
     )
 

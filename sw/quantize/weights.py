@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from sim.golden import expand_w4
-from sw.quantize.encode import round_half_up
-from sw.quantize.formats import F64, GROUP, I8, I16, U8, WEIGHT16_MAX, Groups
+from tilewright.sim.golden import expand_w4
+from tilewright.sw.quantize.encode import round_half_up
+from tilewright.sw.quantize.formats import F64, GROUP, I8, I16, U8, WEIGHT16_MAX, Groups
 
 G_MAX = 15
 """Largest factor of a group of 4-bit weights."""

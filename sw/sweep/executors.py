@@ -17,8 +17,8 @@ from functools import partial
 from multiprocessing.process import parent_process
 from typing import Any
 
-from sw.errors import UserError
-from sw.sweep.measure import versions
+from tilewright.sw.errors import UserError
+from tilewright.sw.sweep.measure import versions
 
 ANSWER = 10
 """Seconds a scheduler has to answer; whether it still does is asked as often."""

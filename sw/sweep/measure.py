@@ -1,7 +1,7 @@
 """What is measured of a point: functions that run in a process of their own, here or elsewhere.
 
-What several points need is kept in the cache: quantized weights by `sw.quantize`, the accuracy of a
-precision, compiled programs.
+What several points need is kept in the cache: quantized weights by `tilewright.sw.quantize`, the
+accuracy of a precision, compiled programs.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from typing import Any
 
 import numpy as np
 
-from hw import __version__
-from hw.config import Config
-from hw.manifest import manifest_hash
-from sim.cycles import Memory, predict
-from sim.native.simulator import BusOptions
-from sw.cache import build_once, cache_dir, lock
-from sw.compiler import compile_layer, compile_model
-from sw.compiler.model import check_sequence
-from sw.errors import UserError
-from sw.files import write_whole
-from sw.graph.model import Model, load_model
-from sw.models.errors import ModelError
-from sw.models.fetch import resolve_model
-from sw.models.tokenize import Tokenizer
-from sw.program import Executable
-from sw.program.file import load as load_program
-from sw.program.file import save as save_program
-from sw.program.traffic import traffic
-from sw.quantize.calibrate import calibrate, calibration_ids
-from sw.quantize.evaluation import evaluate, evaluation_ids
-from sw.quantize.fingerprint import fingerprint
-from sw.quantize.formats import QModel
-from sw.quantize.precision import parse_precision
-from sw.quantize.quantize import Quantizer, quantize_model
-from sw.sources import source_hash
-from sw.sweep.point import FAILED, Point, Work
+from tilewright import __version__
+from tilewright.hw.config import Config
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sim.cycles import Memory, predict
+from tilewright.sim.native.simulator import BusOptions
+from tilewright.sw.cache import build_once, cache_dir, lock
+from tilewright.sw.compiler import compile_layer, compile_model
+from tilewright.sw.compiler.model import check_sequence
+from tilewright.sw.errors import UserError
+from tilewright.sw.files import write_whole
+from tilewright.sw.graph.model import Model, load_model
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.program import Executable
+from tilewright.sw.program.file import load as load_program
+from tilewright.sw.program.file import save as save_program
+from tilewright.sw.program.traffic import traffic
+from tilewright.sw.quantize.calibrate import calibrate, calibration_ids
+from tilewright.sw.quantize.evaluation import evaluate, evaluation_ids
+from tilewright.sw.quantize.fingerprint import fingerprint
+from tilewright.sw.quantize.formats import QModel
+from tilewright.sw.quantize.precision import parse_precision
+from tilewright.sw.quantize.quantize import Quantizer, quantize_model
+from tilewright.sw.sources import source_hash
+from tilewright.sw.sweep.point import FAILED, Point, Work
 
 Found = dict[str, Any]
 """Columns of a row."""
@@ -209,7 +209,7 @@ def rtl(point: Point, work: Work) -> Found:
     UserError
         If the memory is one the RTL's cannot be.
     """
-    from sw.driver import Device
+    from tilewright.sw.driver import Device
 
     if point.mem_bandwidth != 1:
         raise UserError("RTL is simulated with a memory of a beat a cycle")
@@ -241,7 +241,7 @@ def check(work: Work, precisions: Sequence[str]) -> dict[str, str]:
     UserError
         If one of them is not.
     """
-    from sw.quantize.precision import format_precision
+    from tilewright.sw.quantize.precision import format_precision
 
     model = model_of(work.model)
     if work.texts:

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
-from hw.config import Config
-from sw.errors import UserError
+from tilewright.hw.config import Config
+from tilewright.sw.errors import UserError
 
 LATENCY, BANDWIDTH = 30, 1.0
 """The memory's, unless a space says otherwise: cycles to the first beat, beats a cycle."""
@@ -158,7 +158,7 @@ class Point:
     machine : tuple of (str, value)
         Every parameter of `Config` but its name, by name.
     precision : str
-        As of `sw.quantize.precision`, in its shortest form.
+        As of `tilewright.sw.quantize.precision`, in its shortest form.
     sequence : int
     mem_latency : int
         Cycles from an accepted address to the first beat.

@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sw.compiler.errors import CompileError
-from sw.errors import UserError
-from sw.sweep import measure
-from sw.sweep.executors import Alive, executor, run
-from sw.sweep.measure import Synthesize
-from sw.sweep.point import DONE, FAILED, INFEASIBLE, Point, Row, Work, from_spec, time_of
-from sw.sweep.search import batches
-from sw.sweep.space import Space, distinct
-from sw.sweep.store import Store, export
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.errors import UserError
+from tilewright.sw.sweep import measure
+from tilewright.sw.sweep.executors import Alive, executor, run
+from tilewright.sw.sweep.measure import Synthesize
+from tilewright.sw.sweep.point import DONE, FAILED, INFEASIBLE, Point, Row, Work, from_spec, time_of
+from tilewright.sw.sweep.search import batches
+from tilewright.sw.sweep.space import Space, distinct
+from tilewright.sw.sweep.store import Store, export
 
 FOLDER = Path("build") / "sweep"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -72,7 +72,7 @@ def sweep(
     texts : int
         Evaluation texts of the accuracy, which is the whole model's; 0 for none.
     effort : int
-        As of `sw.compiler.compile_layer`.
+        As of `tilewright.sw.compiler.compile_layer`.
     synthesis : callable, optional
         Gives what synthesizes machines, where `synth` or the work of `only` names a target.
     synth, pnr
@@ -82,19 +82,19 @@ def sweep(
     rtl : int
         Finished points that are simulated in RTL, too.
     search, count, objectives, seed
-        As of `sw.sweep.search.batches`.
+        As of `tilewright.sw.sweep.search.batches`.
     only : str, optional
         The point to measure, even if it is in the store; one of the store, with the work it has
         there, or of the space. What the store has of it, synthesis and RTL, is measured again.
     jobs, scheduler
-        As of `sw.sweep.executors.executor`.
+        As of `tilewright.sw.sweep.executors.executor`.
     tell : callable, optional
 
     Returns
     -------
     list of dict
-        A row of `sw.sweep.point.COLUMNS` for each point, in the order of the space. They make a
-        data frame: ``pandas.DataFrame(rows)``.
+        A row of `tilewright.sw.sweep.point.COLUMNS` for each point, in the order of the space. They
+        make a data frame: ``pandas.DataFrame(rows)``.
 
     Raises
     ------

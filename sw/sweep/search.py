@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Literal
 
-from sw.errors import UserError
-from sw.sweep.point import DONE, Row
-from sw.sweep.space import Space
+from tilewright.sw.errors import UserError
+from tilewright.sw.sweep.point import DONE, Row
+from tilewright.sw.sweep.space import Space
 
 SEARCHES = ("grid", "random", "optuna")
 OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from hw.config import Config
-from sw.errors import UserError
-from sw.sweep.point import BANDWIDTH, LATENCY, Point, resolve_lanes
+from tilewright.hw.config import Config
+from tilewright.sw.errors import UserError
+from tilewright.sw.sweep.point import BANDWIDTH, LATENCY, Point, resolve_lanes
 
 MEMORY = ("mem_latency", "mem_bandwidth")
 """Axes the program does not depend on; they vary slowest, so that it is compiled by then."""
@@ -147,7 +147,7 @@ class Space:
         UserError
             If it is no such file.
         """
-        from hw.config import preset_config
+        from tilewright.hw.config import preset_config
 
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))

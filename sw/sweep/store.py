@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sw.cache import lock
-from sw.errors import UserError
-from sw.files import write_whole
-from sw.sweep.point import COLUMNS, Row, id_of
+from tilewright.sw.cache import lock
+from tilewright.sw.errors import UserError
+from tilewright.sw.files import write_whole
+from tilewright.sw.sweep.point import COLUMNS, Row, id_of
 
 NAME = "sweep.sqlite"
 _SQL = {str: "TEXT", int: "INTEGER", float: "REAL"}

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from hw.commands import Opcode
-from hw.config import Config, preset_config
-from hw.encoding import Command
-from hw.manifest import manifest_hash
-from sim.iss import Machine
-from sw.cache import build_once, cache_dir
-from sw.compiler import compile_layer
+from tilewright.hw.commands import Opcode
+from tilewright.hw.config import Config, preset_config
+from tilewright.hw.encoding import Command
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sim.iss import Machine
+from tilewright.sw.cache import build_once, cache_dir
+from tilewright.sw.compiler import compile_layer
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("sw/compiler", "sw/models", "sw/quantize", "sw/program", "sim/iss", "sim/golden")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hw.config import Config
+from tilewright.hw.config import Config
 
 
 def shape(rows: int, columns: int, lanes: int = 4, **more) -> Config:

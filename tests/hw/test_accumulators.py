@@ -2,9 +2,9 @@
 
 import pytest
 
-from hw.memories.accumulator import Accumulators
-from sim.testbenches.cell import run_cell
 from tests.hw.shapes import identify, shape
+from tilewright.hw.memories.accumulator import Accumulators
+from tilewright.sim.testbenches.cell import run_cell
 
 
 def test_column(tmp_path):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sim.testbenches.cell import run_cell
 from tests.hw.shapes import identify, shape
+from tilewright.sim.testbenches.cell import run_cell
 
 CASES = [
     (shape(4, 4), "icarus"),

@@ -2,13 +2,13 @@
 
 import pytest
 
-from hw.commands import Opcode
-from hw.control.dispatcher import IN_FLIGHT
-from hw.dma.records import Transfer
-from hw.generate import cell_verilog
-from sim.testbenches.cell import run_cell
 from tests.hw.shapes import shape
 from tests.hw.wrappers import RegisterBench
+from tilewright.hw.commands import Opcode
+from tilewright.hw.control.dispatcher import IN_FLIGHT
+from tilewright.hw.dma.records import Transfer
+from tilewright.hw.generate import cell_verilog
+from tilewright.sim.testbenches.cell import run_cell
 
 
 def run(cell, tests, folder, config=None, **more):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from hw.config import Config, preset_config
-from sim.native.simulator import BusOptions
-from sim.random_program import KINDS, random_program
-from sw.driver.simulators import simulator_library
 from tests.random_runs import check_in_rtl
+from tilewright.hw.config import Config, preset_config
+from tilewright.sim.native.simulator import BusOptions
+from tilewright.sim.random_program import KINDS, random_program
+from tilewright.sw.driver.simulators import simulator_library
 
 ODD = {
     "8x16": "rows=8 columns=16 lanes=16 axi_data_width=64 sp_depth=256",

@@ -6,12 +6,12 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
-from hw.config import Config, preset_config
-from hw.dma.axi import connect_flat, flat_members, flat_ports
-from hw.dma.dma import Dma
-from hw.dma.records import Activity, Command, FaultRecord, FetchStart, SpWrite, Transfer
-from sim.testbenches.runner import simulate
 from tests.hw import recordings
+from tilewright.hw.config import Config, preset_config
+from tilewright.hw.dma.axi import connect_flat, flat_members, flat_ports
+from tilewright.hw.dma.dma import Dma
+from tilewright.hw.dma.records import Activity, Command, FaultRecord, FetchStart, SpWrite, Transfer
+from tilewright.sim.testbenches.runner import simulate
 
 
 def shaped(axi, panel, **more):
@@ -85,7 +85,7 @@ def layouts(config):
 def run(config, simulator, folder, scale=1, module="dma", **more):
     simulate(
         Top(config),
-        module=f"sim.testbenches.{module}",
+        module=f"tilewright.sim.testbenches.{module}",
         simulator=simulator,
         folder=folder,
         values={"config": config.to_dict(), "layouts": layouts(config), "scale": scale},

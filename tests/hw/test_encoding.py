@@ -4,9 +4,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw.commands import COMMAND_BYTES, LAYOUTS, Fault, Field, Function, Opcode, Post, Stat, XMode
-from hw.config import Config
-from hw.encoding import Command, DecodeError, Scalar, Value, command, decode, encode, illegal_field
+from tilewright.hw.commands import (
+    COMMAND_BYTES,
+    LAYOUTS,
+    Fault,
+    Field,
+    Function,
+    Opcode,
+    Post,
+    Stat,
+    XMode,
+)
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import (
+    Command,
+    DecodeError,
+    Scalar,
+    Value,
+    command,
+    decode,
+    encode,
+    illegal_field,
+)
 
 
 def values(spec: Field) -> st.SearchStrategy:

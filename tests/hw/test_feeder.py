@@ -2,8 +2,8 @@
 
 import pytest
 
-from sim.testbenches.cell import run_cell
 from tests.hw.shapes import VECTORS, identify, shape
+from tilewright.sim.testbenches.cell import run_cell
 
 
 def test_lane(tmp_path):

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hw import __version__
-from hw.config import ACTIVATION_FUNCTIONS, PRESETS, Config, preset_config
-from hw.documents import manifest, ports
-from hw.generate import generate, generate_verilog
-from hw.manifest import manifest_hash
-from hw.registers import REGISTERS
-from sim import toolchain
 from tests.hw.shapes import identify, shape
+from tilewright import __version__
+from tilewright.hw.config import ACTIVATION_FUNCTIONS, PRESETS, Config, preset_config
+from tilewright.hw.documents import manifest, ports
+from tilewright.hw.generate import generate, generate_verilog
+from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.registers import REGISTERS
+from tilewright.sim import toolchain
 
 TINY = preset_config("tiny")
 ROOT = Path(__file__).parents[2]
@@ -47,10 +47,11 @@ def folder(tmp_path_factory):
 
 def test_same_bytes_in_another_process_and_folder(folder, tmp_path):
     script = (
-        "import sys; from pathlib import Path; from hw.config import preset_config; "
-        "from hw.generate import generate; generate(preset_config('tiny'), Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from tilewright.hw.config import preset_config; "
+        "from tilewright.hw.generate import generate; "
+        "generate(preset_config('tiny'), Path(sys.argv[1]))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "77"}
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
     subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "out")],
         cwd=tmp_path,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from hw.config import ACTIVATION_FUNCTIONS
-from hw.vector import lane
-from sim.testbenches.cell import run_cell
 from tests.hw.shapes import VECTORS, shape
+from tilewright.hw.config import ACTIVATION_FUNCTIONS
+from tilewright.hw.vector import lane
+from tilewright.sim.testbenches.cell import run_cell
 
 CONFIG = shape(4, 4, functions=ACTIVATION_FUNCTIONS)
 STAGES = {

@@ -2,9 +2,9 @@
 
 import pytest
 
-from hw.systolic.matmul import ISSUE_TO_ARRAY
-from sim.testbenches.cell import run_cell
 from tests.hw.shapes import identify, shape
+from tilewright.hw.systolic.matmul import ISSUE_TO_ARRAY
+from tilewright.sim.testbenches.cell import run_cell
 
 SHAPES = [shape(4, 4), shape(8, 16), shape(16, 4, weight_bits=4)]
 

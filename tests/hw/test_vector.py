@@ -2,11 +2,11 @@
 
 import pytest
 
-from hw.config import ACTIVATION_FUNCTIONS
-from hw.memories.row_table import SCALE_LATENCY
-from sim.testbenches.cell import run_cell
 from tests.hw.recordings import arrays_of, config
 from tests.hw.shapes import identify, shape
+from tilewright.hw.config import ACTIVATION_FUNCTIONS
+from tilewright.hw.memories.row_table import SCALE_LATENCY
+from tilewright.sim.testbenches.cell import run_cell
 
 SHAPES = [
     shape(4, 4, 1),

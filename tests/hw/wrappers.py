@@ -3,12 +3,12 @@
 from amaranth.hdl import Module, Signal
 from amaranth.lib.wiring import Out
 
-from hw.cells import Cell, place
-from hw.config import Config
-from hw.control.counters import Counters
-from hw.control.register_file import RegisterFile
-from hw.memories.accumulator import Accumulators
-from hw.systolic.matmul import MatmulUnit
+from tilewright.hw.cells import Cell, place
+from tilewright.hw.config import Config
+from tilewright.hw.control.counters import Counters
+from tilewright.hw.control.register_file import RegisterFile
+from tilewright.hw.memories.accumulator import Accumulators
+from tilewright.hw.systolic.matmul import MatmulUnit
 
 JOINED = {
     "sums": "sums",

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hw.commands import Opcode
-from hw.config import Config
-from hw.encoding import command, encode
-from hw.manifest import manifest_hash
-from sim.iss import MachineFault
+from tilewright.hw.commands import Opcode
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import command, encode
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sim.iss import MachineFault
 
 CONFIGS = [
     Config(name="wide", rows=8, columns=16, lanes=1, sp_depth=128, functions=("gelu", "tanh")),

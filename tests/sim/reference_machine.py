@@ -6,7 +6,7 @@ here. The simulator must agree with it.
 
 import math
 
-from hw.commands import (
+from tilewright.hw.commands import (
     Function,
     Mul,
     Opcode,
@@ -19,8 +19,8 @@ from hw.commands import (
     WeightFormat,
     XMode,
 )
-from hw.config import Config
-from hw.encoding import Command
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command
 
 
 def rsh(x, s):

@@ -5,13 +5,13 @@ import signal
 import numpy as np
 import pytest
 
-from hw.config import preset_config
-from hw.registers import IDENTIFICATION
-from sim.native.simulator import SimulationError
-from sim.testbenches.transport import CocotbTransport, build_core
-from sim.toolchain import ToolchainError
-from sw.driver import Device
 from tests.sw.small_programs import copy_executable
+from tilewright.hw.config import preset_config
+from tilewright.hw.registers import IDENTIFICATION
+from tilewright.sim.native.simulator import SimulationError
+from tilewright.sim.testbenches.transport import CocotbTransport, build_core
+from tilewright.sim.toolchain import ToolchainError
+from tilewright.sw.driver import Device
 
 CONFIG = preset_config("tiny")
 X = np.arange(-17, 18).reshape(5, 7).astype(np.int16)

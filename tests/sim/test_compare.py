@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from hw.commands import Opcode
-from hw.config import preset_config
-from hw.encoding import Command, Scalar
-from sim.compare import Buffer, compare
-from sim.image import Image
-from sw.program import Program
+from tilewright.hw.commands import Opcode
+from tilewright.hw.config import preset_config
+from tilewright.hw.encoding import Command, Scalar
+from tilewright.sim.compare import Buffer, compare
+from tilewright.sim.image import Image
+from tilewright.sw.program import Program
 
 CONFIG = preset_config("tiny")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw.config import preset_config
-from sim.compare import Buffer
-from sim.image import Image
-from sim.testbenches.core import run_image
-from sim.testbenches.runner import SIMULATORS
+from tilewright.hw.config import preset_config
+from tilewright.sim.compare import Buffer
+from tilewright.sim.image import Image
+from tilewright.sim.testbenches.core import run_image
+from tilewright.sim.testbenches.runner import SIMULATORS
 
 STUB = (Path(__file__).parent / "stub.v").read_text()
 SIZE = 2048

@@ -5,19 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw.commands import Opcode, Unit
-from hw.config import Config, preset_config
-from hw.encoding import Command, Token
-from sim.cycles import Memory, predict
-from sim.cycles.clock import Clock, Event
-from sim.cycles.timeline import counts
-from sim.native.simulator import BusOptions
-from sw.compiler import compile_layer
-from sw.compiler.operations.matmul import compile_matmul
-from sw.compiler.operations.softmax import compile_softmax, factor
-from sw.driver.device import Device
-from sw.program import Executable, Program
-from sw.quantize.seeded import PRECISIONS, make_input, make_layer
+from tilewright.hw.commands import Opcode, Unit
+from tilewright.hw.config import Config, preset_config
+from tilewright.hw.encoding import Command, Token
+from tilewright.sim.cycles import Memory, predict
+from tilewright.sim.cycles.clock import Clock, Event
+from tilewright.sim.cycles.timeline import counts
+from tilewright.sim.native.simulator import BusOptions
+from tilewright.sw.compiler import compile_layer
+from tilewright.sw.compiler.operations.matmul import compile_matmul
+from tilewright.sw.compiler.operations.softmax import compile_softmax, factor
+from tilewright.sw.driver.device import Device
+from tilewright.sw.program import Executable, Program
+from tilewright.sw.quantize.seeded import PRECISIONS, make_input, make_layer
 
 TOLERANCE = 0.02
 

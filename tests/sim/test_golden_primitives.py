@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from hw import tables
-from sim import golden
-from sim.golden import Fmt
 from tests.sim.golden_vectors import same, vector
+from tilewright.hw import tables
+from tilewright.sim import golden
+from tilewright.sim.golden import Fmt
 
 
 def test_tables() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim import golden
-from sim.golden import Fmt
 from tests.sim.golden_vectors import same, vector
+from tilewright.sim import golden
+from tilewright.sim.golden import Fmt
 
 
 @pytest.mark.parametrize("name", ["mmu8", "mms8"])

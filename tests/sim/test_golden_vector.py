@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from sim import golden
 from tests.sim.golden_vectors import same, vector
+from tilewright.sim import golden
 
 
 def test_softmax() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw.commands import (
+from tests.sim.iss_programs import CONFIGS, EACH_CONFIG, fault, program, rng_for, run
+from tilewright.hw.commands import (
     COMMAND_BYTES,
     LAYOUTS,
     Fault,
@@ -20,11 +21,10 @@ from hw.commands import (
     Stat,
     Unit,
 )
-from hw.config import Config
-from hw.encoding import Command, command, encode
-from hw.manifest import manifest_hash
-from sim.iss import Dram, FaultRecord, Machine, UndefinedError
-from tests.sim.iss_programs import CONFIGS, EACH_CONFIG, fault, program, rng_for, run
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, command, encode
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sim.iss import Dram, FaultRecord, Machine, UndefinedError
 
 # LOAD and STORE.
 

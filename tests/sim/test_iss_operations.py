@@ -3,23 +3,6 @@
 import numpy as np
 import pytest
 
-from hw.commands import (
-    Function,
-    Mul,
-    Opcode,
-    Out,
-    Post,
-    Pre,
-    RowOp,
-    Source,
-    Stat,
-    XMode,
-)
-from hw.config import Config
-from hw.encoding import Command, Scalar, command
-from sim import golden
-from sim.golden import Fmt
-from sim.iss import Machine, UndefinedError
 from tests.sim.iss_programs import (
     CONFIGS,
     EACH_CONFIG,
@@ -34,6 +17,23 @@ from tests.sim.iss_programs import (
     run,
     tiles,
 )
+from tilewright.hw.commands import (
+    Function,
+    Mul,
+    Opcode,
+    Out,
+    Post,
+    Pre,
+    RowOp,
+    Source,
+    Stat,
+    XMode,
+)
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, Scalar, command
+from tilewright.sim import golden
+from tilewright.sim.golden import Fmt
+from tilewright.sim.iss import Machine, UndefinedError
 
 # MATMUL.
 

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from hw.commands import Fault, Function, Opcode, Out, Post, RowOp, Unit, XMode
-from hw.config import preset_config
-from sim.native.labels import MatmulState, Run, VectorState, field_slice, labels
-from sw.driver.simulators import generated
+from tilewright.hw.commands import Fault, Function, Opcode, Out, Post, RowOp, Unit, XMode
+from tilewright.hw.config import preset_config
+from tilewright.sim.native.labels import MatmulState, Run, VectorState, field_slice, labels
+from tilewright.sw.driver.simulators import generated
 
 TEXT = labels("tilewright")
 SHOWN = {

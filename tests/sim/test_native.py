@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw.config import preset_config
-from hw.registers import (
+from tests.random_runs import check_in_rtl
+from tilewright.hw.config import preset_config
+from tilewright.hw.registers import (
     CONTROL_IRQ_CLEAR,
     CONTROL_SOFT_RESET,
     CONTROL_START,
@@ -17,9 +18,9 @@ from hw.registers import (
     STATUS_DONE,
     STATUS_FAULT,
 )
-from sim import toolchain
-from sim.native.build import build_key
-from sim.native.simulator import (
+from tilewright.sim import toolchain
+from tilewright.sim.native.build import build_key
+from tilewright.sim.native.simulator import (
     CHANNELS,
     DECERR,
     SLVERR,
@@ -28,9 +29,8 @@ from sim.native.simulator import (
     ProtocolError,
     SimulationError,
 )
-from sim.random_program import KINDS, random_program
-from sw.driver.simulators import simulator_library
-from tests.random_runs import check_in_rtl
+from tilewright.sim.random_program import KINDS, random_program
+from tilewright.sw.driver.simulators import simulator_library
 
 STUB = (Path(__file__).parent / "stub.v").read_text()
 BASE = 0x4000_0000
@@ -326,7 +326,7 @@ def test_a_slow_machine_is_left_often(simulator, monkeypatch):
         return 0
 
     monkeypatch.setattr(simulator._library, "tw_run", run)
-    monkeypatch.setattr("sim.native.simulator.time.perf_counter", lambda: now)
+    monkeypatch.setattr("tilewright.sim.native.simulator.time.perf_counter", lambda: now)
     assert not simulator.run(100_000)
     assert sum(calls) == 100_000
     # Seconds of a call.
@@ -366,7 +366,7 @@ def test_two_ask_one_builds(tmp_path, monkeypatch):
         built.append(folder)
         (folder / "simulator.so").write_text(text)
 
-    monkeypatch.setattr("sw.driver.simulators.build", build)
+    monkeypatch.setattr("tilewright.sw.driver.simulators.build", build)
     threads = [threading.Thread(target=simulator_library, args=(STUB,)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -387,18 +387,18 @@ def test_the_key_holds_all_that_matters(monkeypatch, tmp_path):
         build_key(STUB, trace=True),
         build_key(STUB, probes="probes"),
     }
-    monkeypatch.setattr("sim.native.build._COMPILE", ("-std=c++20",))
+    monkeypatch.setattr("tilewright.sim.native.build._COMPILE", ("-std=c++20",))
     keys.add(build_key(STUB))
     monkeypatch.undo()
     monkeypatch.setattr(toolchain, "toolchain_id", lambda: "another")
     keys.add(build_key(STUB))
     monkeypatch.undo()
-    monkeypatch.setattr("sim.native.build.native_flags", lambda: ((), "another"))
+    monkeypatch.setattr("tilewright.sim.native.build.native_flags", lambda: ((), "another"))
     keys.add(build_key(STUB))
     monkeypatch.undo()
     for name in ("harness.cpp", "axi_memory.h", "axi_lite.h", "memory.h", "ports.h", "spans.h"):
         (tmp_path / name).write_text("")
-    monkeypatch.setattr("sim.native.build._HERE", tmp_path)
+    monkeypatch.setattr("tilewright.sim.native.build._HERE", tmp_path)
     keys.add(build_key(STUB))
     assert len(keys) == 8
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hw.commands import LAYOUTS, Opcode
-from hw.config import PRESETS, Config
-from sim.random_program import KINDS, random_program
-from sw.program import Program, find_problems
 from tests.sim.reference_machine import Reference
+from tilewright.hw.commands import LAYOUTS, Opcode
+from tilewright.hw.config import PRESETS, Config
+from tilewright.sim.random_program import KINDS, random_program
+from tilewright.sw.program import Program, find_problems
 
 ALL = ("gelu", "silu", "tanh")
 CONFIGS = {

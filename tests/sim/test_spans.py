@@ -5,13 +5,13 @@ from itertools import pairwise
 
 import pytest
 
-from hw.commands import Opcode, Unit
-from hw.config import preset_config
-from sim.native.simulator import BusOptions, NativeSimulator
-from sim.random_program import KINDS, random_program
-from sim.trace import Span
-from sw.driver.simulators import simulator_library
 from tests.random_runs import run_in_rtl
+from tilewright.hw.commands import Opcode, Unit
+from tilewright.hw.config import preset_config
+from tilewright.sim.native.simulator import BusOptions, NativeSimulator
+from tilewright.sim.random_program import KINDS, random_program
+from tilewright.sim.trace import Span
+from tilewright.sw.driver.simulators import simulator_library
 
 CONFIG = preset_config("tiny")
 BUS = BusOptions(outstanding=CONFIG.axi_outstanding, max_burst=CONFIG.axi_max_burst)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sim import toolchain
-from sim.toolchain import environment
+from tilewright.sim import toolchain
+from tilewright.sim.toolchain import environment
 
 COUNTER = """\
 module counter(input clk, input rst, output reg [7:0] count);
@@ -69,7 +69,7 @@ def test_cocotb_runs(simulator, tmp_path):
     # In a process of its own: the runner changes the environment and may exit.
     script = (
         "from cocotb_tools.runner import get_runner, get_results\n"
-        "from sim import toolchain\n"
+        "from tilewright.sim import toolchain\n"
         "with toolchain.build_environment():\n"
         f"    runner = get_runner({simulator!r})\n"
         "    runner.build(sources=['counter.v'], hdl_toplevel='counter', build_dir='build',\n"
@@ -78,11 +78,10 @@ def test_cocotb_runs(simulator, tmp_path):
         "total, failed = get_results(results)\n"
         "assert (total, failed) == (1, 0), (total, failed)\n"
     )
-    path = os.pathsep.join([str(Path(toolchain.__file__).parents[2]), str(tmp_path)])
     result = toolchain.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
         timeout=300,
         check=False,
     )

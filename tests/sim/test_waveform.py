@@ -6,17 +6,17 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from sim import toolchain
-from sim.native.diagram import Box, Clock, Group, diagram
-from sim.native.simulator import NativeSimulator
-from sw.driver.simulators import simulator_library
+from tilewright.sim import toolchain
+from tilewright.sim.native.diagram import Box, Clock, Group, diagram
+from tilewright.sim.native.simulator import NativeSimulator
+from tilewright.sw.driver.simulators import simulator_library
 
 STUB = (Path(__file__).parent / "stub.v").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(not toolchain.fst_works(), reason="lz4 and zlib are missing")
 def test_signals(tmp_path):
-    from sim.native.waveform import Waveform
+    from tilewright.sim.native.waveform import Waveform
 
     path = tmp_path / "stub.fst"
     with NativeSimulator(simulator_library(STUB, trace=True)) as simulator:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hw.config import Config, preset_config
+from tilewright.hw.config import Config, preset_config
 
 TINY = preset_config("tiny")
 # Shapes that fit nothing: narrow, flat, small memories, one lane.

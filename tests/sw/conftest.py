@@ -2,9 +2,9 @@
 
 import pytest
 
-from hw.config import preset_config
-from sw.driver import Device
 from tests.sw.arrays import AWKWARD
+from tilewright.hw.config import preset_config
+from tilewright.sw.driver import Device
 
 CONFIG = preset_config("tiny")
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sw.models.bert import Bert, Linear, Norm
 from tests.sw.small_bert import small_bert
+from tilewright.sw.models.bert import Bert, Linear, Norm
 
 MS = "com.microsoft"
 Array = npt.NDArray[Any]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from sw.models.bert import Bert, BertConfig
+from tilewright.sw.models.bert import Bert, BertConfig
 
 CONFIG = BertConfig(
     hidden=48, heads=4, layers=2, ffn=96, vocab=100, positions=40, types=2, act="gelu", eps=1e-12

@@ -1,10 +1,10 @@
 """Executables of a few commands, for tests of files and driver."""
 
-from hw.commands import Opcode
-from hw.config import Config
-from hw.encoding import command
-from sw.program import Buffer, Executable, Program
-from sw.program.layouts import layout
+from tilewright.hw.commands import Opcode
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import command
+from tilewright.sw.program import Buffer, Executable, Program
+from tilewright.sw.program.layouts import layout
 
 SOURCE, CONSTANTS, TARGET, STATE = 1, 2, 3, 4
 

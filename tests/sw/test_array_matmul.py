@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw.config import Config
-from sim import golden
-from sw.compiler.errors import CompileError
-from sw.compiler.operations.matmul import K_MAX
-from sw.driver import Device, operations
-from sw.errors import UserError
-from sw.program import InputError
 from tests.sw.arrays import BOUNDS, TINY, TYPES, draw
+from tilewright.hw.config import Config
+from tilewright.sim import golden
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.operations.matmul import K_MAX
+from tilewright.sw.driver import Device, operations
+from tilewright.sw.errors import UserError
+from tilewright.sw.program import InputError
 
 
 def exact(a, b):

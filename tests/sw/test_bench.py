@@ -11,19 +11,19 @@ import pytest
 from click.testing import CliRunner
 from onnx.reference import ReferenceEvaluator
 
-from hw.config import preset_config
-from hw.registers import COUNTERS as REGISTERS
-from sw.bench import drawn, error, layers, onnx_runtime, parts, peers, runs, speed
-from sw.bench.markdown import Table, insert, section
-from sw.bench.part import Part
-from sw.bench.parts import PARTS, Bench
-from sw.bench.results import Item, Results, Row, Unavailable
-from sw.bench.sizes import BERT_BASE, MINILM, Gemm, LayerSize, array_cycles, bus_cycles
-from sw.cli.bench import command
-from sw.driver.backends import BACKENDS
-from sw.errors import ResultError, UserError
-from sw.sources import source_hash
 from tests.sw.small_bert import CONFIG, small_bert
+from tilewright.hw.config import preset_config
+from tilewright.hw.registers import COUNTERS as REGISTERS
+from tilewright.sw.bench import drawn, error, layers, onnx_runtime, parts, peers, runs, speed
+from tilewright.sw.bench.markdown import Table, insert, section
+from tilewright.sw.bench.part import Part
+from tilewright.sw.bench.parts import PARTS, Bench
+from tilewright.sw.bench.results import Item, Results, Row, Unavailable
+from tilewright.sw.bench.sizes import BERT_BASE, MINILM, Gemm, LayerSize, array_cycles, bus_cycles
+from tilewright.sw.cli.bench import command
+from tilewright.sw.driver.backends import BACKENDS
+from tilewright.sw.errors import ResultError, UserError
+from tilewright.sw.sources import source_hash
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 
@@ -104,7 +104,7 @@ def test_measured_once(tmp_path, monkeypatch):
     calls: list[str] = []
     path = tmp_path / "out" / "results.jsonl"
     item = an_item(calls, a=1)
-    monkeypatch.setattr("sw.bench.results.source_hash", lambda names: "one")
+    monkeypatch.setattr("tilewright.sw.bench.results.source_hash", lambda names: "one")
     first = Results(path).measure(item, quiet)
     # Another process, later, with a line that was cut off.
     with path.open("ab") as file:
@@ -114,7 +114,7 @@ def test_measured_once(tmp_path, monkeypatch):
     for _ in range(2):
         Results(path).measure(an_item(calls, a=2), quiet)
         assert len(calls) == 2
-    monkeypatch.setattr("sw.bench.results.source_hash", lambda names: "another")
+    monkeypatch.setattr("tilewright.sw.bench.results.source_hash", lambda names: "another")
     assert not Results(path).find([item])
     Results(path).measure(item, quiet)
     assert len(calls) == 3
@@ -210,7 +210,9 @@ def test_outputs_appear_whole(fake, tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text("<!-- bench p -->\n<!-- end -->\n")
     written: list[str] = []
-    monkeypatch.setattr("sw.cli.bench.write_whole", lambda path, data: written.append(path.name))
+    monkeypatch.setattr(
+        "tilewright.sw.cli.bench.write_whole", lambda path, data: written.append(path.name)
+    )
     CliRunner().invoke(command, ["-o", str(tmp_path), "--page", str(page)])
     assert written == ["bench.md", "page.md"]
 

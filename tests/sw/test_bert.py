@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sw.models import text
-from sw.models.bert import Bert, BertConfig
-from sw.models.errors import ModelError
-from sw.models.fetch import fetch, resolve_model
-from sw.models.functions import erf, mean_pool, silu
-from sw.models.tokenize import Tokenizer
 from tests.sw.small_bert import CONFIG, JSON, small_bert, tensors, write
+from tilewright.sw.models import text
+from tilewright.sw.models.bert import Bert, BertConfig
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.fetch import fetch, resolve_model
+from tilewright.sw.models.functions import erf, mean_pool, silu
+from tilewright.sw.models.tokenize import Tokenizer
 
 
 def _forward64(

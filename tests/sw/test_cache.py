@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sw import cache
+from tilewright.sw import cache
 
 
 @pytest.fixture
@@ -37,18 +37,21 @@ def test_where_it_is(monkeypatch, tmp_path):
 
 
 def test_kinds():
-    from sw.cli import synth
-    from sw.driver.simulators import COCOTB, SIMULATORS, VERILOG
-    from sw.models import fetch
-    from sw.quantize import quantize
-    from sw.sweep.measure import ACCURACY, PROGRAMS
+    from tilewright.sw.cli import synth
+    from tilewright.sw.driver.simulators import COCOTB, SIMULATORS, VERILOG
+    from tilewright.sw.models import fetch
+    from tilewright.sw.quantize import quantize
+    from tilewright.sw.sweep.measure import ACCURACY, PROGRAMS
 
     own = {fetch.KIND, quantize.KIND, synth.KIND}
     assert {ACCURACY, COCOTB, PROGRAMS, SIMULATORS, VERILOG, *own} == set(cache.KINDS)
 
 
 def test_imports_nothing_heavy():
-    code = "import sys, sw.cache; sys.exit(bool({'numpy', 'click', 'rich'} & set(sys.modules)))"
+    code = (
+        "import sys, tilewright.sw.cache;"
+        "sys.exit(bool({'numpy', 'click', 'rich'} & set(sys.modules)))"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import click
 import pytest
 
-import sw.cli
-from hw import __version__
-from sw import cache
-from sw.cli import _children, _output
-from sw.errors import ResultError, UserError
+import tilewright.sw.cli
+from tilewright import __version__
+from tilewright.sw import cache
+from tilewright.sw.cli import _children, _output
+from tilewright.sw.errors import ResultError, UserError
 
 
 @pytest.fixture(autouse=True)
@@ -28,16 +28,16 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def commands():
-    return sw.cli.cli.list_commands(click.Context(sw.cli.cli))
+    return tilewright.sw.cli.cli.list_commands(click.Context(tilewright.sw.cli.cli))
 
 
 def test_version(capsys):
-    assert sw.cli.call(["--version"]) == 0
+    assert tilewright.sw.cli.call(["--version"]) == 0
     assert capsys.readouterr().out == f"tilewright {__version__}\n"
 
 
 def test_help_lists_every_command_with_a_summary(capsys):
-    assert sw.cli.call(["--help"]) == 0
+    assert tilewright.sw.cli.call(["--help"]) == 0
     out = capsys.readouterr().out
     for name in commands():
         line = next(line for line in out.splitlines() if line.split()[:1] == [name])
@@ -47,13 +47,13 @@ def test_help_lists_every_command_with_a_summary(capsys):
 
 @pytest.mark.parametrize("name", commands())
 def test_every_command_has_examples(name, capsys):
-    assert sw.cli.call([name, "--help"]) == 0
+    assert tilewright.sw.cli.call([name, "--help"]) == 0
     assert "Examples:\n    tilewright " in capsys.readouterr().out
 
 
 def test_help_imports_no_library():
     code = (
-        "import sys, sw.cli; sw.cli.call(['--help']);"
+        "import sys, tilewright.sw.cli; tilewright.sw.cli.call(['--help']);"
         "heavy = {'numpy', 'amaranth', 'rich', 'tokenizers', 'cocotb', 'sim'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
@@ -71,7 +71,7 @@ def test_help_imports_no_library():
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(arguments, named, capsys):
-    assert sw.cli.call(arguments) == 2
+    assert tilewright.sw.cli.call(arguments) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
     assert err.startswith("tilewright: ")
@@ -80,7 +80,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(arguments, named, capsys):
 
 @pytest.mark.parametrize(("words", "usage"), [([], "COMMAND"), (["cache"], "cache [OPTIONS]")])
 def test_no_subcommand_shows_the_help_as_it_is(words, usage, capsys):
-    assert sw.cli.call(words) == 2
+    assert tilewright.sw.cli.call(words) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("Usage: tilewright ")
     assert usage in captured.err.splitlines()[0]
@@ -91,7 +91,7 @@ def test_no_subcommand_shows_the_help_as_it_is(words, usage, capsys):
 def use(monkeypatch, function):
     """Have `tilewright presets` call `function`."""
     monkeypatch.setattr(
-        sw.cli.importlib,
+        tilewright.sw.cli.importlib,
         "import_module",
         lambda name: SimpleNamespace(command=click.command("presets")(function)),
     )
@@ -101,7 +101,7 @@ def config_error():
     code = compile(
         "def check(n):\n    raise ValueError(f'rows is {n},\\nnot 4 to 128')", "c", "exec"
     )
-    scope: dict[str, Any] = {"__name__": "hw.config"}
+    scope: dict[str, Any] = {"__name__": "tilewright.hw.config"}
     exec(code, scope)
     scope["check"](3)
 
@@ -125,7 +125,7 @@ def raising(error):
 )
 def test_errors(function, code, line, monkeypatch, capsys):
     use(monkeypatch, function)
-    assert sw.cli.call(["presets"]) == code
+    assert tilewright.sw.cli.call(["presets"]) == code
     # click ends a broken-off line of output first.
     assert capsys.readouterr().err.strip() == f"tilewright: {line}"
 
@@ -133,12 +133,12 @@ def test_errors(function, code, line, monkeypatch, capsys):
 def test_a_bug_is_not_hidden(monkeypatch):
     use(monkeypatch, raising(ValueError("a bug")))
     with pytest.raises(ValueError, match="a bug"):
-        sw.cli.call(["presets"])
+        tilewright.sw.cli.call(["presets"])
 
 
 def test_traceback_on_request(monkeypatch, capsys):
     use(monkeypatch, raising(UserError("wrong")))
-    assert sw.cli.call(["--traceback", "presets"]) == 2
+    assert tilewright.sw.cli.call(["--traceback", "presets"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -148,16 +148,16 @@ def test_exit_code_of_a_command(monkeypatch):
         ctx.exit(1)
 
     use(monkeypatch, function)
-    assert sw.cli.call(["presets"]) == 1
+    assert tilewright.sw.cli.call(["presets"]) == 1
 
 
 def test_presets_as_table_and_json(capsys, tmp_path, monkeypatch):
-    from hw.config import PRESETS
+    from tilewright.hw.config import PRESETS
 
     # A narrow terminal folds names.
     monkeypatch.setenv("COLUMNS", "120")
     path = tmp_path / "presets.json"
-    assert sw.cli.call(["presets", "--json", str(path)]) == 0
+    assert tilewright.sw.cli.call(["presets", "--json", str(path)]) == 0
     out = capsys.readouterr().out
     document = json.loads(path.read_text())
     assert document["tilewright"] == __version__
@@ -169,7 +169,7 @@ def test_presets_as_table_and_json(capsys, tmp_path, monkeypatch):
 
 
 def test_json_on_standard_output_is_alone(capsys):
-    assert sw.cli.call(["presets", "--json", "-"]) == 0
+    assert tilewright.sw.cli.call(["presets", "--json", "-"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["rows"]
     assert "presets" in captured.err
@@ -177,11 +177,11 @@ def test_json_on_standard_output_is_alone(capsys):
 
 @pytest.mark.parametrize("name", sorted(set(commands()) - {"cache"}))
 def test_a_json_file_that_cannot_be_written_is_refused_first(name, capsys):
-    command = sw.cli.cli.get_command(click.Context(sw.cli.cli), name)
+    command = tilewright.sw.cli.cli.get_command(click.Context(tilewright.sw.cli.cli), name)
     assert command is not None
     needed = [p for p in command.params if p.required]
     words = [w for p in needed for w in ([*p.opts[:1], "x"] if p.opts[0].startswith("-") else "x")]
-    assert sw.cli.call([name, *words, "--json", "/no/such/x.json"]) == 2
+    assert tilewright.sw.cli.call([name, *words, "--json", "/no/such/x.json"]) == 2
     assert "--json /no/such/x.json: there is no folder" in capsys.readouterr().err
 
 
@@ -203,10 +203,9 @@ def test_json_on_a_standard_output_of_ascii(monkeypatch):
 
 
 def test_tables_on_a_standard_output_of_ascii():
-    root = str(Path(sw.cli.__file__).parents[2])
-    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": root}
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     shown = subprocess.run(
-        [sys.executable, "-m", "sw", "presets"], env=env, check=True, capture_output=True
+        [sys.executable, "-m", "tilewright", "presets"], env=env, check=True, capture_output=True
     ).stdout
     assert b"16?16" in shown
 
@@ -245,31 +244,31 @@ def test_cache_list_and_clear(capsys):
     entry = cache.cache_dir() / "models" / "one"
     entry.mkdir(parents=True)
     (entry / "data").write_bytes(bytes(2048))
-    assert sw.cli.call(["cache", "list", "--json", "-"]) == 0
+    assert tilewright.sw.cli.call(["cache", "list", "--json", "-"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["bytes"] == 2048
     assert [(r["kind"], r["name"]) for r in document["rows"]] == [("models", "one")]
-    assert sw.cli.call(["cache", "clear", "simulators"]) == 0
+    assert tilewright.sw.cli.call(["cache", "clear", "simulators"]) == 0
     assert entry.is_dir()
     capsys.readouterr()
-    assert sw.cli.call(["cache", "clear", "model"]) == 2
+    assert tilewright.sw.cli.call(["cache", "clear", "model"]) == 2
     assert "'model' is unknown; one of accuracy, cocotb, models," in capsys.readouterr().err
     with cache.lock(entry):
-        assert sw.cli.call(["cache", "clear"]) == 1
+        assert tilewright.sw.cli.call(["cache", "clear"]) == 1
     assert "models/one" in capsys.readouterr().err
-    assert sw.cli.call(["cache", "clear"]) == 0
+    assert tilewright.sw.cli.call(["cache", "clear"]) == 0
     assert not entry.exists()
 
 
 def test_doctor_tells_what_is_missing(capsys, monkeypatch):
-    from sim import toolchain
+    from tilewright.sim import toolchain
 
     tools = [
         tool if tool.name != "cocotb" else dataclasses.replace(tool, ok=False, version=None)
         for tool in toolchain.tools()
     ]
     monkeypatch.setattr(toolchain, "tools", lambda: tools)
-    assert sw.cli.call(["doctor", "--no-build", "--json", "-"]) == 1
+    assert tilewright.sw.cli.call(["doctor", "--no-build", "--json", "-"]) == 1
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert document["ok"] is False
@@ -281,15 +280,14 @@ def test_doctor_tells_what_is_missing(capsys, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_children_and_theirs(number, tmp_path):
     code = (
-        "import subprocess, sw.cli\n"
+        "import subprocess, tilewright.sw.cli\n"
         "def wait(*a, **k):\n"
         "    subprocess.run(['sh', '-c', 'sleep 60 & echo $! > pid; mv pid child; wait'])\n"
-        "sw.cli.cli.main = wait\n"
-        "sw.cli.main()\n"
+        "tilewright.sw.cli.cli.main = wait\n"
+        "tilewright.sw.cli.main()\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(sw.cli.__file__).parents[2])}
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     ) as process:
         deadline = time.monotonic() + 30
         while not (tmp_path / "child").exists():

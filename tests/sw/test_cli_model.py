@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import sw.cli
-from hw.config import preset_config
-from sw.cli._model import read_texts
-from sw.cli.compare import _file
-from sw.compiler.operations.matmul import compile_matmul
-from sw.errors import UserError
-from sw.models.config import BertConfig
-from sw.pipeline.pipeline import Pipeline
-from sw.program.file import save
-from sw.quantize.recipe import Recipe
+import tilewright.sw.cli
 from tests.sw.small_bert import JSON, tensors, write
 from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
 from tests.sw.test_pipeline import model_folder
+from tilewright.hw.config import preset_config
+from tilewright.sw.cli._model import read_texts
+from tilewright.sw.cli.compare import _file
+from tilewright.sw.compiler.operations.matmul import compile_matmul
+from tilewright.sw.errors import UserError
+from tilewright.sw.models.config import BertConfig
+from tilewright.sw.pipeline.pipeline import Pipeline
+from tilewright.sw.program.file import save
+from tilewright.sw.quantize.recipe import Recipe
 
 TEXTS = ("the cat sits on the mat", "a dog")
 
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*arguments: object) -> int:
-    return sw.cli.call([str(argument) for argument in arguments])
+    return tilewright.sw.cli.call([str(argument) for argument in arguments])
 
 
 def texts() -> list[str]:
@@ -199,7 +199,9 @@ def test_what_does_not_fit_is_refused_before_the_texts_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sw.quantize.calibrate.calibrate", lambda *a, **k: pytest.fail("it ran"))
+    monkeypatch.setattr(
+        "tilewright.sw.quantize.calibrate.calibrate", lambda *a, **k: pytest.fail("it ran")
+    )
     assert call(command, folder, "--seq", 0) == 2
     assert "sequence = 0" in capsys.readouterr().err
 
@@ -207,7 +209,9 @@ def test_what_does_not_fit_is_refused_before_the_texts_run(
 def test_a_model_wider_than_the_arithmetic_is_refused_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sw.quantize.calibrate.calibrate", lambda *a, **k: pytest.fail("it ran"))
+    monkeypatch.setattr(
+        "tilewright.sw.quantize.calibrate.calibrate", lambda *a, **k: pytest.fail("it ran")
+    )
     sizes = {**JSON, "intermediate_size": 4104, "num_hidden_layers": 1}
     shape = BertConfig.from_json({**sizes, "vocab_size": len(VOCABULARY)})
     write(tmp_path, tensors(3, shape), {**sizes, "vocab_size": len(VOCABULARY)})

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import sw.cli
-from sw.profiling import picture
+import tilewright.sw.cli
 from tests.sw.test_pipeline import model_folder
+from tilewright.sw.profiling import picture
 
 SHAPE = ("--shape", "hidden=24,heads=2,ffn=40", "--preset", "tiny", "--seq", "13")
 
@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*arguments: object) -> int:
-    return sw.cli.call(["profile", *(str(argument) for argument in arguments)])
+    return tilewright.sw.cli.call(["profile", *(str(argument) for argument in arguments)])
 
 
 def test_a_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

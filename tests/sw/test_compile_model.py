@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from hw.config import PRESETS, Config
-from sw.compiler import CompileError, compile_model
-from sw.driver.device import Device
-from sw.program import Executable, find_problems
-from sw.quantize.calibrate import calibrate
-from sw.quantize.formats import QModel
-from sw.quantize.quantize import quantize
-from sw.quantize.reference import norm, run_layer
 from tests.mismatch import assert_same
 from tests.sw.small_bert import CONFIG, small_bert
+from tilewright.hw.config import PRESETS, Config
+from tilewright.sw.compiler import CompileError, compile_model
+from tilewright.sw.driver.device import Device
+from tilewright.sw.program import Executable, find_problems
+from tilewright.sw.quantize.calibrate import calibrate
+from tilewright.sw.quantize.formats import QModel
+from tilewright.sw.quantize.quantize import quantize
+from tilewright.sw.quantize.reference import norm, run_layer
 
 MIXED = "w8a8 0.ffn2=w8a16 1.qkv=w16a16 1.attention=16 1.ffn1=w4a8"
 

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw.commands import Opcode
-from hw.config import PRESETS, Config
-from sim.golden import row_max
-from sim.iss import Machine
-from sw.compiler import CompileError, compile_layer, estimate
-from sw.models.errors import ModelError
-from sw.program import Executable, InputError, find_problems
-from sw.quantize.formats import QLayer
-from sw.quantize.precision import LayerPrecision, Mode, with_width
-from sw.quantize.reference import run_layer
-from sw.quantize.seeded import PRECISIONS, make_input, make_layer
+from tilewright.hw.commands import Opcode
+from tilewright.hw.config import PRESETS, Config
+from tilewright.sim.golden import row_max
+from tilewright.sim.iss import Machine
+from tilewright.sw.compiler import CompileError, compile_layer, estimate
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.program import Executable, InputError, find_problems
+from tilewright.sw.quantize.formats import QLayer
+from tilewright.sw.quantize.precision import LayerPrecision, Mode, with_width
+from tilewright.sw.quantize.reference import run_layer
+from tilewright.sw.quantize.seeded import PRECISIONS, make_input, make_layer
 
 
 def execute(compiled: Executable, x: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

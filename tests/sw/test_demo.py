@@ -10,14 +10,14 @@ from threading import Event
 
 import pytest
 
-import sw.cli
-from hw.config import preset_config
-from sw.demo import LEAST_MEAN, LEAST_WORST, MOST_SENTENCES, Demo
-from sw.driver.device import Device
-from sw.errors import UserError
-from sw.models.fetch import resolve_model
-from sw.quantize.calibrate import calibration_texts
+import tilewright.sw.cli
 from tests.sw.test_pipeline import model_folder
+from tilewright.hw.config import preset_config
+from tilewright.sw.demo import LEAST_MEAN, LEAST_WORST, MOST_SENTENCES, Demo
+from tilewright.sw.driver.device import Device
+from tilewright.sw.errors import UserError
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.quantize.calibrate import calibration_texts
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +73,16 @@ class _Wrong:
 def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
     folder = model_folder(tmp_path / "my model")
     monkeypatch.setattr(Device, "open", _Wrong(monkeypatch))
-    monkeypatch.setattr("sw.demo.simulator_library", lambda *a, **k: None)
+    monkeypatch.setattr("tilewright.sw.demo.simulator_library", lambda *a, **k: None)
     texts = ["a dog", "the cat's mat", "a cat"]
     given = ["--preset", "tiny", "--set", "queue_depth=3", "--set", "lanes=1", "--sequence", "12"]
     given += ["--workers", "1", "--model", str(folder), "--layer", "1"]
-    assert sw.cli.call(["demo", *given, *(w for text in texts for w in ("--text", text))]) == 1
+    assert (
+        tilewright.sw.cli.call(["demo", *given, *(w for text in texts for w in ("--text", text))])
+        == 1
+    )
     (line,) = re.findall("again with a waveform: (tilewright demo .*)", capsys.readouterr().err)
-    from sw.cli.demo import command
+    from tilewright.sw.cli.demo import command
 
     asked = command.make_context("demo", shlex.split(line)[2:]).params
     wanted = command.make_context("demo", given).params
@@ -133,14 +136,19 @@ def test_an_interrupt_gives_up_what_runs(tmp_path, monkeypatch):
     ],
 )
 def test_refusals_before_the_work(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sw.demo.Demo.__init__", lambda *a, **k: pytest.fail("work began"))
+    monkeypatch.setattr(
+        "tilewright.sw.demo.Demo.__init__", lambda *a, **k: pytest.fail("work began")
+    )
     folder = model_folder(tmp_path)
-    assert sw.cli.call(["demo", "--preset", "tiny", "--model", str(folder), *arguments]) == 2
+    assert (
+        tilewright.sw.cli.call(["demo", "--preset", "tiny", "--model", str(folder), *arguments])
+        == 2
+    )
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_model_s_name_is_no_markup(capsys):
-    assert sw.cli.call(["demo", "--model", "[/x]"]) == 2
+    assert tilewright.sw.cli.call(["demo", "--model", "[/x]"]) == 2
     assert "'[/x]' is neither a known model" in capsys.readouterr().err
 
 

@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 
-from hw.commands import COMMAND_BYTES, Fault, Opcode, Unit
-from hw.config import Config, preset_config
-from hw.encoding import Token, command, encode
-from hw.registers import REGISTERS, STATUS_DONE
-from sim.iss_transport import IssTransport
-from sim.native.simulator import DECERR, SLVERR
-from sw.driver import (
+from tilewright.hw.commands import COMMAND_BYTES, Fault, Opcode, Unit
+from tilewright.hw.config import Config, preset_config
+from tilewright.hw.encoding import Token, command, encode
+from tilewright.hw.registers import REGISTERS, STATUS_DONE
+from tilewright.sim.iss_transport import IssTransport
+from tilewright.sim.native.simulator import DECERR, SLVERR
+from tilewright.sw.driver import (
     Device,
     DeviceError,
     DeviceFault,
     DeviceMismatch,
     DeviceTimeout,
 )
-from sw.driver.backends import open_transport
-from sw.driver.machine import describe_command
-from sw.program import Program
+from tilewright.sw.driver.backends import open_transport
+from tilewright.sw.driver.machine import describe_command
+from tilewright.sw.program import Program
 
 CONFIG = preset_config("tiny")
 WORD = CONFIG.word_bytes
@@ -296,7 +296,7 @@ def test_what_cannot_be_used_is_closed(monkeypatch, interrupted):
         def close(self):
             closed.append(True)
 
-    monkeypatch.setattr("sw.driver.device.open_transport", lambda *_: Closes("ID", 0))
+    monkeypatch.setattr("tilewright.sw.driver.device.open_transport", lambda *_: Closes("ID", 0))
     with pytest.raises(KeyboardInterrupt if interrupted else DeviceMismatch):
         Device.open("iss", CONFIG)
     assert closed

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.iss_transport import IssTransport
-from sw.driver.backends import BACKENDS
-from sw.driver.transport import Transport
+from tilewright.sim.iss_transport import IssTransport
+from tilewright.sw.driver.backends import BACKENDS
+from tilewright.sw.driver.transport import Transport
 
 PAGE = Path(__file__).parents[2] / "docs" / "driver.md"
 

@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw.config import preset_config
-from sw.compiler.cost import layer_cycles, model_cycles
-from sw.models.bert import Bert
-from sw.models.errors import ModelError
-from sw.models.fetch import resolve_model
-from sw.models.text import SOURCES, sentences
-from sw.models.tokenize import Tokenizer
-from sw.quantize import texts
-from sw.quantize.calibrate import calibrate, unseen_texts
-from sw.quantize.edges import edge_losses
-from sw.quantize.evaluation import (
+from tests.sw.small_bert import CONFIG, small_bert
+from tilewright.hw.config import preset_config
+from tilewright.sw.compiler.cost import layer_cycles, model_cycles
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.text import SOURCES, sentences
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize import texts
+from tilewright.sw.quantize.calibrate import calibrate, unseen_texts
+from tilewright.sw.quantize.edges import edge_losses
+from tilewright.sw.quantize.evaluation import (
     Evaluation,
     Ids,
     Memory,
@@ -27,12 +28,11 @@ from sw.quantize.evaluation import (
     layerwise,
     reference,
 )
-from sw.quantize.jsonlines import JsonLines
-from sw.quantize.precision import Mode, ModelPrecision, parse_precision, uniform
-from sw.quantize.quantize import Quantizer
-from sw.quantize.reference import run_layer
-from sw.quantize.search import Point, _cheapest, _Step, search, search_ids
-from tests.sw.small_bert import CONFIG, small_bert
+from tilewright.sw.quantize.jsonlines import JsonLines
+from tilewright.sw.quantize.precision import Mode, ModelPrecision, parse_precision, uniform
+from tilewright.sw.quantize.quantize import Quantizer
+from tilewright.sw.quantize.reference import run_layer
+from tilewright.sw.quantize.search import Point, _cheapest, _Step, search, search_ids
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw.config import preset_config
-from sim.golden import row_max
-from sw.errors import UserError
-from sw.program import Executable, InputError, Program
-from sw.program.layouts import LAYOUTS, layout
-from sw.program.summary import listing, summary
 from tests.sw.small_programs import SOURCE, TARGET, copy_executable, placed, state_executable
+from tilewright.hw.config import preset_config
+from tilewright.sim.golden import row_max
+from tilewright.sw.errors import UserError
+from tilewright.sw.program import Executable, InputError, Program
+from tilewright.sw.program.layouts import LAYOUTS, layout
+from tilewright.sw.program.summary import listing, summary
 
 CONFIG = preset_config("tiny")
 

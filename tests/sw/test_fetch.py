@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-import sw.cli
-from sw.cache import clear, entries
-from sw.models import fetch as fetching
-from sw.models.errors import ModelError
-from sw.models.fetch import ARTEFACTS, Artefact, fetch, resolve_model
+import tilewright.sw.cli
 from tests.sw.small_bert import tensors, write
+from tilewright.sw.cache import clear, entries
+from tilewright.sw.models import fetch as fetching
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.fetch import ARTEFACTS, Artefact, fetch, resolve_model
 
 
 @pytest.fixture(autouse=True)
@@ -118,9 +118,9 @@ def test_fetch_mends_what_is_damaged(
         file.unlink()
     else:
         file.write_bytes(content)
-    assert sw.cli.call(["fetch", "minilm"]) == 0
+    assert tilewright.sw.cli.call(["fetch", "minilm"]) == 0
     assert file.read_bytes() == b"content of tokenizer.json"
-    assert sw.cli.call(["fetch", "minilm"]) == 0
+    assert tilewright.sw.cli.call(["fetch", "minilm"]) == 0
     assert calls == ["minilm"] * 2
 
 

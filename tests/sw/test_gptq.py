@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sim.golden import expand_w4
-from sw.models.errors import ModelError
-from sw.quantize.formats import GROUP
-from sw.quantize.gptq import gptq
-from sw.quantize.weights import Weights, nearest
+from tilewright.sim.golden import expand_w4
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.quantize.formats import GROUP
+from tilewright.sw.quantize.gptq import gptq
+from tilewright.sw.quantize.weights import Weights, nearest
 
 F64 = npt.NDArray[np.float64]
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sw.graph import ir
-from sw.graph.encoder import bert_graph, encoder_of, find_encoder, head_of
-from sw.graph.errors import GraphError
-from sw.graph.run import run_fp32
-from sw.models.heads import Pooling
 from tests.sw.same import same
 from tests.sw.small_bert import CONFIG, small_bert
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.encoder import bert_graph, encoder_of, find_encoder, head_of
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.graph.run import run_fp32
+from tilewright.sw.models.heads import Pooling
 
 X = ir.Tensor(name="x", shape=("m", 4))
 W = np.ones((4, 3), np.float32)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hw.config import preset_config
-from sw.driver import Device
-from sw.graph import ir
-from sw.graph.errors import GraphError
-from sw.graph.ir import Graph, Tensor
-from sw.graph.onnx.load import import_model
-from sw.graph.run import run_fp32
-from sw.pipeline.graph import run_graph
+from tilewright.hw.config import preset_config
+from tilewright.sw.driver import Device
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.graph.ir import Graph, Tensor
+from tilewright.sw.graph.onnx.load import import_model
+from tilewright.sw.graph.run import run_fp32
+from tilewright.sw.pipeline.graph import run_graph
 
 RNG = np.random.default_rng(1)
 

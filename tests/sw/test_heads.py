@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sw.models.bert import Linear
-from sw.models.errors import ModelError
-from sw.models.heads import (
+from tests.sw.small_bert import JSON, tensors, write
+from tilewright.sw.models.bert import Linear
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.heads import (
     Pooling,
     SequenceClassifier,
     SpanFinder,
     TokenClassifier,
     load_head,
 )
-from tests.sw.small_bert import JSON, tensors, write
 
 H = 48
 

@@ -5,11 +5,12 @@ import contextlib
 import numpy as np
 import pytest
 
-from hw.commands import Fault, Opcode
-from hw.config import Config, preset_config
-from hw.encoding import Token, command
-from sim.iss_transport import IssTransport
-from sw.driver import (
+from tests.sw.small_programs import TARGET, copy_executable, move, state_executable
+from tilewright.hw.commands import Fault, Opcode
+from tilewright.hw.config import Config, preset_config
+from tilewright.hw.encoding import Token, command
+from tilewright.sim.iss_transport import IssTransport
+from tilewright.sw.driver import (
     Device,
     DeviceError,
     DeviceFault,
@@ -17,8 +18,7 @@ from sw.driver import (
     DeviceTimeout,
     OutOfDeviceMemory,
 )
-from sw.program import InputError
-from tests.sw.small_programs import TARGET, copy_executable, move, state_executable
+from tilewright.sw.program import InputError
 
 CONFIG = preset_config("tiny")
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sw.driver import DeviceError, OutOfDeviceMemory
-from sw.driver.memory import Memory
-from sw.errors import UserError
+from tilewright.sw.driver import DeviceError, OutOfDeviceMemory
+from tilewright.sw.driver.memory import Memory
+from tilewright.sw.errors import UserError
 
 PAGE = 4096
 

@@ -15,19 +15,19 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from sw.graph.encoder import encoder_of, find_encoder, head_of
-from sw.graph.model import load_model
-from sw.graph.onnx.load import import_onnx
-from sw.graph.run import run_fp32
-from sw.models.bert import Bert
-from sw.models.fetch import resolve_model
-from sw.models.tokenize import Tokenizer
-from sw.pipeline.engine import ReferenceEngine
-from sw.quantize.calibrate import calibrate
-from sw.quantize.quantize import quantize
 from tests.sw.onnx_graphs import DIALECTS, EncoderWriter
 from tests.sw.same import same
 from tests.sw.small_bert import CONFIG, JSON, small_bert, tensors
+from tilewright.sw.graph.encoder import encoder_of, find_encoder, head_of
+from tilewright.sw.graph.model import load_model
+from tilewright.sw.graph.onnx.load import import_onnx
+from tilewright.sw.graph.run import run_fp32
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.pipeline.engine import ReferenceEngine
+from tilewright.sw.quantize.calibrate import calibrate
+from tilewright.sw.quantize.quantize import quantize
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -149,7 +149,7 @@ def test_activations(tmp_path: Path, act: str, exporter: str) -> None:
 
 
 def _config(act: str) -> Any:
-    from sw.models.config import BertConfig
+    from tilewright.sw.models.config import BertConfig
 
     return BertConfig.from_json({**JSON, "hidden_act": act})
 

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
-from sw.models.bert import Bert
-from sw.models.config import BertConfig
-from sw.models.errors import ModelError
-from sw.models.fetch import resolve_model
-from sw.models.functions import FUNCTIONS, gelu, gelu_tanh, quick_gelu, silu
 from tests.sw.same import same
 from tests.sw.small_bert import CONFIG, JSON, small_bert, tensors, write
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.config import BertConfig
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.functions import FUNCTIONS, gelu, gelu_tanh, quick_gelu, silu
 
 Weights = dict[str, npt.NDArray[Any]]
 

@@ -11,9 +11,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from sw.graph.encoder import encoder_of
-from sw.graph.errors import GraphError
-from sw.graph.onnx.load import import_model, import_onnx
 from tests.sw.onnx_graphs import (
     DIALECTS,
     FLOAT,
@@ -28,6 +25,9 @@ from tests.sw.onnx_graphs import (
 )
 from tests.sw.same import same
 from tests.sw.small_bert import small_bert
+from tilewright.sw.graph.encoder import encoder_of
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.graph.onnx.load import import_model, import_onnx
 
 
 def _refused(build: Build, match: str, shape: list[Any] | None = None) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sw.models.errors import ModelError
-from sw.models.tokenize import Tokenizer
 from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.tokenize import Tokenizer
 
 
 @pytest.fixture

@@ -12,13 +12,6 @@ import pytest
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from sw.graph import ir
-from sw.graph.encoder import encoder_of, find_encoder, head_of
-from sw.graph.errors import GraphError
-from sw.graph.onnx.load import import_model
-from sw.graph.onnx.view import View
-from sw.graph.run import run_fp32
-from sw.models.heads import Pooling, SequenceClassifier, SpanFinder, TokenClassifier
 from tests.sw.onnx_graphs import (
     DIALECTS,
     INT,
@@ -33,6 +26,13 @@ from tests.sw.onnx_graphs import (
 )
 from tests.sw.same import same
 from tests.sw.small_bert import CONFIG, small_bert
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.encoder import encoder_of, find_encoder, head_of
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.graph.onnx.load import import_model
+from tilewright.sw.graph.onnx.view import View
+from tilewright.sw.graph.run import run_fp32
+from tilewright.sw.models.heads import Pooling, SequenceClassifier, SpanFinder, TokenClassifier
 
 STANDARD_DIALECTS = [name for name in DIALECTS if "fused" not in name]
 

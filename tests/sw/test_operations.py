@@ -5,20 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw.config import Config, preset_config
-from sim import golden
-from sim.iss_transport import IssTransport
-from sw.compiler.errors import CompileError
-from sw.compiler.operations.activation import compile_activation
-from sw.compiler.operations.builder import blocks
-from sw.compiler.operations.layernorm import compile_layernorm, fraction_bits
-from sw.compiler.operations.matmul import compile_matmul
-from sw.compiler.operations.softmax import compile_softmax, factor
-from sw.driver import Device, OutOfDeviceMemory, operations
-from sw.errors import UserError
-from sw.program import InputError, check_program
-from sw.quantize.encode import layer_norm
 from tests.sw.arrays import AWKWARD, TINY, draw
+from tilewright.hw.config import Config, preset_config
+from tilewright.sim import golden
+from tilewright.sim.iss_transport import IssTransport
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.operations.activation import compile_activation
+from tilewright.sw.compiler.operations.builder import blocks
+from tilewright.sw.compiler.operations.layernorm import compile_layernorm, fraction_bits
+from tilewright.sw.compiler.operations.matmul import compile_matmul
+from tilewright.sw.compiler.operations.softmax import compile_softmax, factor
+from tilewright.sw.driver import Device, OutOfDeviceMemory, operations
+from tilewright.sw.errors import UserError
+from tilewright.sw.program import InputError, check_program
+from tilewright.sw.quantize.encode import layer_norm
 
 # ---- softmax ----
 

@@ -11,22 +11,22 @@ import numpy as np
 import onnx
 import pytest
 
-from sw.graph.model import load_model
-from sw.models.bert import Bert
-from sw.models.errors import ModelError
-from sw.models.fetch import resolve_model
-from sw.models.heads import Classes, Span, SpanFinder, TokenClasses
-from sw.models.text import Sentence
-from sw.models.tokenize import Tokenizer
-from sw.pipeline.engine import I16, Engine, ReferenceEngine
-from sw.pipeline.pipeline import Pipeline, look_up
-from sw.pipeline.sentiment import POINT, Probe, measure, rated
-from sw.quantize.calibrate import calibrate
-from sw.quantize.quantize import quantize
 from tests.sw.onnx_graphs import DIALECTS, EncoderWriter
 from tests.sw.same import same
 from tests.sw.small_bert import JSON, tensors, write
 from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
+from tilewright.sw.graph.model import load_model
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.heads import Classes, Span, SpanFinder, TokenClasses
+from tilewright.sw.models.text import Sentence
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.pipeline.engine import I16, Engine, ReferenceEngine
+from tilewright.sw.pipeline.pipeline import Pipeline, look_up
+from tilewright.sw.pipeline.sentiment import POINT, Probe, measure, rated
+from tilewright.sw.quantize.calibrate import calibrate
+from tilewright.sw.quantize.quantize import quantize
 
 TEXTS = ["the cat sits on the mat", "it is not very good", "a dog", "who runs in the house and"]
 

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import golden
-from sw.models.bert import Bert
-from sw.models.errors import ModelError
-from sw.quantize import reference
-from sw.quantize.calibrate import LayerRange, calibrate
-from sw.quantize.evaluation import Ids, evaluate
-from sw.quantize.formats import QLayer, State, Width
-from sw.quantize.precision import (
+from tests.sw.small_bert import CONFIG, small_bert
+from tilewright.sim import golden
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.quantize import reference
+from tilewright.sw.quantize.calibrate import LayerRange, calibrate
+from tilewright.sw.quantize.evaluation import Ids, evaluate
+from tilewright.sw.quantize.formats import QLayer, State, Width
+from tilewright.sw.quantize.precision import (
     PRODUCTS,
     LayerPrecision,
     Mode,
@@ -26,8 +27,7 @@ from sw.quantize.precision import (
     uniform,
     with_width,
 )
-from sw.quantize.quantize import Quantizer, Recipe, quantize
-from tests.sw.small_bert import CONFIG, small_bert
+from tilewright.sw.quantize.quantize import Quantizer, Recipe, quantize
 
 LAYERS = st.lists(
     st.builds(

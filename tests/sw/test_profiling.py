@@ -8,17 +8,17 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from hw.commands import Opcode, Unit
-from hw.config import preset_config
-from hw.encoding import Command
-from sim.trace import Span
-from sw.driver import Device
-from sw.driver.machine import RunResult
-from sw.errors import UserError
-from sw.profiling import perfetto, picture
-from sw.profiling.figures import GROUPS, UNITS, Profile
-from sw.profiling.work import parse_shape, shape_work
-from sw.program import Executable, Operations, Program
+from tilewright.hw.commands import Opcode, Unit
+from tilewright.hw.config import preset_config
+from tilewright.hw.encoding import Command
+from tilewright.sim.trace import Span
+from tilewright.sw.driver import Device
+from tilewright.sw.driver.machine import RunResult
+from tilewright.sw.errors import UserError
+from tilewright.sw.profiling import perfetto, picture
+from tilewright.sw.profiling.figures import GROUPS, UNITS, Profile
+from tilewright.sw.profiling.work import parse_shape, shape_work
+from tilewright.sw.program import Executable, Operations, Program
 
 CONFIG = preset_config("tiny")
 PEAK = CONFIG.rows * CONFIG.columns

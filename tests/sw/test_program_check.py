@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from hw.commands import Function, Mul, Opcode, Out, Post, Pre, RowOp, Source, Stat, XMode
-from hw.config import Config
-from hw.encoding import Command, Scalar, command
-from sw.program import Program, ProgramError, check_program, disassemble, find_problems
+from tilewright.hw.commands import Function, Mul, Opcode, Out, Post, Pre, RowOp, Source, Stat, XMode
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, Scalar, command
+from tilewright.sw.program import Program, ProgramError, check_program, disassemble, find_problems
 
 CONFIG = Config(rows=8, columns=8, lanes=4, sp_depth=128)
 LOAD, STORE, MATMUL, VECTOR, ROW = (

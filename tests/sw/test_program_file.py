@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hw.config import Config, preset_config
-from sw.compiler.operations.matmul import compile_matmul
-from sw.errors import UserError
-from sw.program import ProgramFileError, file
 from tests.sw.small_programs import copy_executable, state_executable
+from tilewright.hw.config import Config, preset_config
+from tilewright.sw.compiler.operations.matmul import compile_matmul
+from tilewright.sw.errors import UserError
+from tilewright.sw.program import ProgramFileError, file
 
 CONFIG = preset_config("tiny")
 META: dict[str, Any] = {

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from hw.commands import Opcode
-from hw.config import preset_config
-from sw.compiler import compile_layer
-from sw.program import Operations, file
-from sw.program.summary import listing
-from sw.quantize.seeded import make_layer
+from tilewright.hw.commands import Opcode
+from tilewright.hw.config import preset_config
+from tilewright.sw.compiler import compile_layer
+from tilewright.sw.program import Operations, file
+from tilewright.sw.program.summary import listing
+from tilewright.sw.quantize.seeded import make_layer
 
 CONFIG = preset_config("tiny")
 

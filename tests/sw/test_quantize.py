@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sw.models.bert import Bert
-from sw.models.errors import ModelError
-from sw.models.fetch import resolve_model
-from sw.models.tokenize import Tokenizer
-from sw.quantize import encode
-from sw.quantize.calibrate import LayerRange, calibrate
-from sw.quantize.evaluation import Ids, evaluate, evaluation_ids, layer_cosines
-from sw.quantize.file import load, save
-from sw.quantize.fingerprint import fingerprint
-from sw.quantize.formats import QLinear, QModel, Width
-from sw.quantize.precision import Mode, uniform
-from sw.quantize.quantize import Recipe, quantize, quantize_folder
-from sw.quantize.reference import linear, run_embedding, run_layer, trace_layer
-from sw.quantize.weights import nearest
 from tests.sw.small_bert import CONFIG, small_bert, tensors, write
+from tilewright.sw.models.bert import Bert
+from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize import encode
+from tilewright.sw.quantize.calibrate import LayerRange, calibrate
+from tilewright.sw.quantize.evaluation import Ids, evaluate, evaluation_ids, layer_cosines
+from tilewright.sw.quantize.file import load, save
+from tilewright.sw.quantize.fingerprint import fingerprint
+from tilewright.sw.quantize.formats import QLinear, QModel, Width
+from tilewright.sw.quantize.precision import Mode, uniform
+from tilewright.sw.quantize.quantize import Recipe, quantize, quantize_folder
+from tilewright.sw.quantize.reference import linear, run_embedding, run_layer, trace_layer
+from tilewright.sw.quantize.weights import nearest
 
 
 @pytest.fixture(scope="module")
@@ -193,9 +193,9 @@ def test_a_folder_is_quantized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return ranges
 
     monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sw.quantize.quantize.Tokenizer", lambda folder: None)
-    monkeypatch.setattr("sw.quantize.quantize.calibration_ids", lambda *_: [])
-    monkeypatch.setattr("sw.quantize.quantize.calibrate", calibrated)
+    monkeypatch.setattr("tilewright.sw.quantize.quantize.Tokenizer", lambda folder: None)
+    monkeypatch.setattr("tilewright.sw.quantize.quantize.calibration_ids", lambda *_: [])
+    monkeypatch.setattr("tilewright.sw.quantize.quantize.calibrate", calibrated)
     folder = write(tmp_path / "model", dict(tensors(20)))
     found = [fingerprint(quantize_folder(folder)[1]) for _ in range(2)]
     assert found[0] == found[1]

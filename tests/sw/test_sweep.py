@@ -6,12 +6,20 @@ import sqlite3
 import numpy as np
 import pytest
 
-from hw.config import Config, preset_config
-from sw.errors import UserError
-from sw.sweep.point import COLUMNS, INFEASIBLE, Point, Work, from_spec, resolve_lanes, time_of
-from sw.sweep.search import batches
-from sw.sweep.space import KEYS, Space, distinct, split_precisions
-from sw.sweep.store import NAME, Store, export, from_csv
+from tilewright.hw.config import Config, preset_config
+from tilewright.sw.errors import UserError
+from tilewright.sw.sweep.point import (
+    COLUMNS,
+    INFEASIBLE,
+    Point,
+    Work,
+    from_spec,
+    resolve_lanes,
+    time_of,
+)
+from tilewright.sw.sweep.search import batches
+from tilewright.sw.sweep.space import KEYS, Space, distinct, split_precisions
+from tilewright.sw.sweep.store import NAME, Store, export, from_csv
 
 # ---- spaces ----
 

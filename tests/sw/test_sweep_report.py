@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sw.errors import UserError
-from sw.sweep.report import write_report
-from sw.sweep.report.fronts import pareto_front
-from sw.sweep.report.plots import area_of, plots_of, series_of
-from sw.sweep.report.table import columns_of
-from sw.sweep.store import from_csv
 from tests.sw.sweep_rows import sweep_rows
+from tilewright.sw.errors import UserError
+from tilewright.sw.sweep.report import write_report
+from tilewright.sw.sweep.report.fronts import pareto_front
+from tilewright.sw.sweep.report.plots import area_of, plots_of, series_of
+from tilewright.sw.sweep.report.table import columns_of
+from tilewright.sw.sweep.store import from_csv
 
 NAMES = ["cycles-area", "accuracy-cycles", "latency-area", "utilization-array"]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -18,26 +18,26 @@ from typing import Any
 
 import pytest
 
-from hw.config import Config
-from hw.manifest import manifest_hash
-from sw.cache import cache_dir
-from sw.cli import call
-from sw.cli.sweep import _synthesize
-from sw.errors import UserError
-from sw.models.text import sentences
-from sw.models.tokenize import Tokenizer
-from sw.quantize.evaluation import evaluate, evaluation_ids
-from sw.sweep import measure
-from sw.sweep.executors import executor
-from sw.sweep.point import COLUMNS, Point, Work
-from sw.sweep.run import sweep
-from sw.sweep.space import Space
-from sw.sweep.store import NAME, Store, from_csv
-from synth.nextpnr import DeviceTooSmallError
-from synth.targets import Resources
-from synth.tools import SynthesisError
 from tests.sw.small_bert import CONFIG, JSON, tensors, write
 from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
+from tilewright.hw.config import Config
+from tilewright.hw.manifest import manifest_hash
+from tilewright.sw.cache import cache_dir
+from tilewright.sw.cli import call
+from tilewright.sw.cli.sweep import _synthesize
+from tilewright.sw.errors import UserError
+from tilewright.sw.models.text import sentences
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize.evaluation import evaluate, evaluation_ids
+from tilewright.sw.sweep import measure
+from tilewright.sw.sweep.executors import executor
+from tilewright.sw.sweep.point import COLUMNS, Point, Work
+from tilewright.sw.sweep.run import sweep
+from tilewright.sw.sweep.space import Space
+from tilewright.sw.sweep.store import NAME, Store, from_csv
+from tilewright.synth.nextpnr import DeviceTooSmallError
+from tilewright.synth.targets import Resources
+from tilewright.synth.tools import SynthesisError
 
 ROOT = Path(__file__).parents[2]
 POSITIONS = 128  # of the evaluation texts
@@ -146,12 +146,12 @@ def test_versions_are_of_all_sources():
     """Of all that is imported where figures are made, but what only stores or tells."""
     program = """
 import sys
-import synth.nextpnr, synth.yosys
-import sw.sweep.measure
-from sw.driver.device import Device
-import sw.driver.simulators
+import tilewright.synth.nextpnr, tilewright.synth.yosys
+import tilewright.sw.sweep.measure
+from tilewright.sw.driver.device import Device
+import tilewright.sw.driver.simulators
 print(*(module.__file__ for name, module in sorted(sys.modules.items())
-        if name.split(".")[0] in ("hw", "sim", "sw", "synth") and module.__file__))
+        if name.startswith("tilewright.") and module.__file__))
 """
     found = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
@@ -159,14 +159,14 @@ print(*(module.__file__ for name, module in sorted(sys.modules.items())
     tools = (f"sw/{name}.py" for name in ("cache", "errors", "files", "sources"))
     others = ("sim/toolchain/", "sim/trace.py", "sw/sweep/point.py", *tools)
     for file in found.stdout.split():
-        name = Path(file).relative_to(ROOT).as_posix()
+        name = Path(file).resolve().relative_to(ROOT).as_posix()
         hashed = any(name == of or name.startswith(f"{of}/") for of in measure._ALL)
         assert hashed or name.startswith(others) or name.endswith("__init__.py"), name
 
 
 def command(model, folder, *more):
     words = ["sweep", *LIST, "--model", model, "--texts", "2", "--effort", "1", "--jobs", "2"]
-    return [sys.executable, "-m", "sw", *words, "-o", str(folder), *more]
+    return [sys.executable, "-m", "tilewright", *words, "-o", str(folder), *more]
 
 
 def stored(folder):
@@ -454,8 +454,8 @@ def test_what_cannot_be_placed(error, status, tmp_path, monkeypatch):
         assert timeout == 60
         raise error("why")
 
-    monkeypatch.setattr("synth.yosys.synthesize", given)
-    monkeypatch.setattr("synth.nextpnr.place_and_route", placed)
+    monkeypatch.setattr("tilewright.synth.yosys.synthesize", given)
+    monkeypatch.setattr("tilewright.synth.nextpnr.place_and_route", placed)
     found = _synthesize("ecp5", True, 60, Config(), tmp_path)
     assert (found["lut"], found["status"], found["reason"]) == (7, status, "why")
     assert not (tmp_path / "netlist.json").exists()
@@ -622,7 +622,7 @@ def test_the_command_without_matplotlib(model, tmp_path, capsys, monkeypatch):
     ],
 )
 def test_bad_input_is_one_line(arguments, said, model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sw.sweep.executors.ANSWER", 1)
+    monkeypatch.setattr("tilewright.sw.sweep.executors.ANSWER", 1)
     assert call(["sweep", "--model", model, "-o", str(tmp_path), *arguments]) == 2
     err = capsys.readouterr().err.strip()
     assert said in err.splitlines()[-1]
@@ -630,7 +630,7 @@ def test_bad_input_is_one_line(arguments, said, model, tmp_path, capsys, monkeyp
 
 
 def test_no_scheduler_leaves_nothing_behind(monkeypatch):
-    monkeypatch.setattr("sw.sweep.executors.ANSWER", 1)
+    monkeypatch.setattr("tilewright.sw.sweep.executors.ANSWER", 1)
     with pytest.raises(UserError, match="missing port"), executor(None, "xyz"):
         pass
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -648,7 +648,7 @@ def test_a_scheduler_that_falls_silent(tmp_path, monkeypatch):
     ):
         assert pool.submit(int, "7").result(30) == 7
         alive()
-        monkeypatch.setattr("sw.sweep.executors.ANSWER", 1)
+        monkeypatch.setattr("tilewright.sw.sweep.executors.ANSWER", 1)
         process.send_signal(signal.SIGSTOP)
         time.sleep(1.1)
         with pytest.raises(UserError, match="no answer in 1 s; finished points stay"):

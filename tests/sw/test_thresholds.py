@@ -4,11 +4,11 @@ import functools
 
 import pytest
 
-from sw.graph.model import load_model
-from sw.models.tokenize import Tokenizer
-from sw.quantize.calibrate import calibrate, calibration_ids
-from sw.quantize.evaluation import Memory, evaluation_ids
-from sw.quantize.quantize import Quantizer
+from tilewright.sw.graph.model import load_model
+from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize.calibrate import calibrate, calibration_ids
+from tilewright.sw.quantize.evaluation import Memory, evaluation_ids
+from tilewright.sw.quantize.quantize import Quantizer
 
 MIXED = "w8a8,4.qkv=w8a16,3.ffn2=w8a16,3-5.attention=16"
 """What the search of docs/numerics.md found for .999."""

@@ -10,14 +10,14 @@ from contextlib import nullcontext
 import pytest
 from click.testing import CliRunner
 
-from hw.config import preset_config
-from hw.generate import generate_verilog
-from hw.vector.lane import function_rom
-from sw.cli import call as tilewright
-from sw.cli import cli
-from synth import nextpnr, tools, yosys
-from synth.targets import TARGETS, Resources, target
-from synth.units import units
+from tilewright.hw.config import preset_config
+from tilewright.hw.generate import generate_verilog
+from tilewright.hw.vector.lane import function_rom
+from tilewright.sw.cli import call as tilewright
+from tilewright.sw.cli import cli
+from tilewright.synth import nextpnr, tools, yosys
+from tilewright.synth.targets import TARGETS, Resources, target
+from tilewright.synth.units import units
 
 YOSYS_TIMEOUT = 3000.0
 PNR_TIMEOUT = 5400.0

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Stat, XMode
-from hw.encoding import Scalar, Value
-from sw.compiler.blocks.emitter import SCRATCH, WEIGHTS, Emitter, Rows, Weights
-from sw.compiler.blocks.gemm import BYTES, byte_products, multiply, regions, requantize
-from sw.compiler.pack import Chunk, Product
-from sw.compiler.plan import ATTENTION, Plan
-from sw.compiler.schedule import Issued
-from sw.compiler.tile import RowBlock, chunk_panels, parts, row_blocks, up
-from sw.quantize.formats import QSoftmax
+from tilewright.hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Stat, XMode
+from tilewright.hw.encoding import Scalar, Value
+from tilewright.sw.compiler.blocks.emitter import SCRATCH, WEIGHTS, Emitter, Rows, Weights
+from tilewright.sw.compiler.blocks.gemm import BYTES, byte_products, multiply, regions, requantize
+from tilewright.sw.compiler.pack import Chunk, Product
+from tilewright.sw.compiler.plan import ATTENTION, Plan
+from tilewright.sw.compiler.schedule import Issued
+from tilewright.sw.compiler.tile import RowBlock, chunk_panels, parts, row_blocks, up
+from tilewright.sw.quantize.formats import QSoftmax
 
 PARTS = ("k", "q", "v")
 """Order of the projections in a head's weights."""

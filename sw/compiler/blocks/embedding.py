@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from hw.commands import PARAMETER_ROWS, Opcode, Out, Source, Stat
-from hw.config import Config
-from sw.compiler.blocks.emitter import Emitter, Rows
-from sw.compiler.blocks.layernorm import layernorm
-from sw.compiler.errors import CompileError
-from sw.compiler.pack import Product
-from sw.compiler.place import Placer
-from sw.compiler.plan import Placed
-from sw.compiler.tile import RowBlock, Shape, up
-from sw.quantize.formats import QLayerNorm
+from tilewright.hw.commands import PARAMETER_ROWS, Opcode, Out, Source, Stat
+from tilewright.hw.config import Config
+from tilewright.sw.compiler.blocks.emitter import Emitter, Rows
+from tilewright.sw.compiler.blocks.layernorm import layernorm
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.pack import Product
+from tilewright.sw.compiler.place import Placer
+from tilewright.sw.compiler.plan import Placed
+from tilewright.sw.compiler.tile import RowBlock, Shape, up
+from tilewright.sw.quantize.formats import QLayerNorm
 
 _PHASE = "embedding"
 _SLOTS = 2

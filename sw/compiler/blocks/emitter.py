@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hw.commands import PARAMETER_ROWS, Opcode, RowOp
-from hw.encoding import Command, Value
-from sw.compiler.errors import CompileError
-from sw.compiler.pack import Chunk, WeightImage
-from sw.compiler.plan import Placed, Slots
-from sw.compiler.schedule import Issued, Schedule
+from tilewright.hw.commands import PARAMETER_ROWS, Opcode, RowOp
+from tilewright.hw.encoding import Command, Value
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.pack import Chunk, WeightImage
+from tilewright.sw.compiler.plan import Placed, Slots
+from tilewright.sw.compiler.schedule import Issued, Schedule
 
 WEIGHTS, INPUT, OUTPUT, SCRATCH = 1, 2, 3, 4
 """Regions; 0 holds the program."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hw.commands import PARAMETER_ROWS, Mul, Opcode, Parts, Pre, WeightFormat, XMode
-from hw.encoding import Value
-from sw.compiler.blocks.emitter import Emitter, Rows, Weights
-from sw.compiler.pack import Chunk
-from sw.compiler.schedule import Issued
-from sw.compiler.tile import parts
+from tilewright.hw.commands import PARAMETER_ROWS, Mul, Opcode, Parts, Pre, WeightFormat, XMode
+from tilewright.hw.encoding import Value
+from tilewright.sw.compiler.blocks.emitter import Emitter, Rows, Weights
+from tilewright.sw.compiler.pack import Chunk
+from tilewright.sw.compiler.schedule import Issued
+from tilewright.sw.compiler.tile import parts
 
 BYTES = (XMode.HIGH, XMode.LOW)
 """The feeder's passes over a 16-bit operand."""

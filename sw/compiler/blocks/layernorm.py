@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hw.commands import PARAMETER_ROWS, Mul, Opcode, Out, Post, Pre, RowOp, Source
-from sw.compiler.blocks.emitter import Emitter, Rows
-from sw.compiler.pack import Product
-from sw.compiler.tile import chunk_panels
-from sw.quantize.formats import QLayerNorm, Width
+from tilewright.hw.commands import PARAMETER_ROWS, Mul, Opcode, Out, Post, Pre, RowOp, Source
+from tilewright.sw.compiler.blocks.emitter import Emitter, Rows
+from tilewright.sw.compiler.pack import Product
+from tilewright.sw.compiler.tile import chunk_panels
+from tilewright.sw.quantize.formats import QLayerNorm, Width
 
 _XHAT_BITS = 16
 

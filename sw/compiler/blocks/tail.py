@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from hw.commands import Function, Opcode, Out, Post, Stat
-from sw.compiler.blocks.emitter import SCRATCH, Emitter, Rows, Weights
-from sw.compiler.blocks.gemm import multiply, pairs, requantize, share_of
-from sw.compiler.blocks.layernorm import layernorm
-from sw.compiler.pack import Chunk, Product
-from sw.compiler.plan import FFN, Plan
-from sw.compiler.plan import OUTPUT as OUTPUT_PHASE
-from sw.compiler.tile import RowBlock, chunk_panels, parts, up
-from sw.quantize.formats import QLayer, Width
+from tilewright.hw.commands import Function, Opcode, Out, Post, Stat
+from tilewright.sw.compiler.blocks.emitter import SCRATCH, Emitter, Rows, Weights
+from tilewright.sw.compiler.blocks.gemm import multiply, pairs, requantize, share_of
+from tilewright.sw.compiler.blocks.layernorm import layernorm
+from tilewright.sw.compiler.pack import Chunk, Product
+from tilewright.sw.compiler.plan import FFN, Plan
+from tilewright.sw.compiler.plan import OUTPUT as OUTPUT_PHASE
+from tilewright.sw.compiler.tile import RowBlock, chunk_panels, parts, up
+from tilewright.sw.quantize.formats import QLayer, Width
 
 OUTS = {Width.S8: Out.S8, Width.S16: Out.S16, Width.SYM16: Out.SYM16}
 """Output format of each width at rest."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hw.commands import Function, Opcode, Out, Source
-from hw.config import Config
-from sw.compiler.errors import CompileError
-from sw.compiler.operations.builder import INPUT, OUTPUT, Builder
-from sw.compiler.operations.rows import RowBlocks
-from sw.program import Executable
+from tilewright.hw.commands import Function, Opcode, Out, Source
+from tilewright.hw.config import Config
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.operations.builder import INPUT, OUTPUT, Builder
+from tilewright.sw.compiler.operations.rows import RowBlocks
+from tilewright.sw.program import Executable
 
 
 def compile_activation(config: Config, name: str, rows: int) -> Executable:

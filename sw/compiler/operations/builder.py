@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from hw.commands import Opcode
-from hw.config import Config
-from hw.encoding import Command, Value
-from sw.compiler.errors import CompileError
-from sw.compiler.estimate import estimate
-from sw.compiler.schedule import Schedule
-from sw.program import Executable, Program
-from sw.program.executable import Buffer, Direction
-from sw.program.layouts import layout
+from tilewright.hw.commands import Opcode
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Command, Value
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.estimate import estimate
+from tilewright.sw.compiler.schedule import Schedule
+from tilewright.sw.program import Executable, Program
+from tilewright.sw.program.executable import Buffer, Direction
+from tilewright.sw.program.layouts import layout
 
 INPUT, PARAMETERS, OUTPUT = 1, 2, 3
 """Regions: what is read once, what is read again and again, what is written."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hw.commands import PARAMETER_ROWS, Mul, Opcode, Out, Post, Pre, RowOp, Source, Stat
-from hw.config import Config
-from hw.encoding import Value
-from sw.compiler.operations.builder import INPUT, OUTPUT, PARAMETERS, Builder
-from sw.compiler.operations.rows import RowBlocks
-from sw.compiler.tile import chunk_panels
-from sw.program import Executable
+from tilewright.hw.commands import PARAMETER_ROWS, Mul, Opcode, Out, Post, Pre, RowOp, Source, Stat
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Value
+from tilewright.sw.compiler.operations.builder import INPUT, OUTPUT, PARAMETERS, Builder
+from tilewright.sw.compiler.operations.rows import RowBlocks
+from tilewright.sw.compiler.tile import chunk_panels
+from tilewright.sw.program import Executable
 
 WIDE = 1024
 """Columns up to which xhat has 10 fraction bits, 9 beyond."""
@@ -39,7 +39,8 @@ def compile_layernorm(
     -------
     Executable
         Inputs "z" s16 [rows, columns] and "parameters" s16 [5, columns] (see
-        `sw.compiler.pack.parameters`: `bias` b32, `factor` g16), output "y" s16 [rows, columns].
+        `tilewright.sw.compiler.pack.parameters`: `bias` b32, `factor` g16), output "y" s16 [rows,
+        columns].
 
     Raises
     ------

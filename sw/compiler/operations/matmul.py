@@ -11,13 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hw.commands import Mul, Opcode, Out, Parts, XMode
-from hw.config import Config
-from sw.compiler.errors import CompileError
-from sw.compiler.operations.builder import INPUT, OUTPUT, PARAMETERS, ROWS_MAX, Builder, blocks
-from sw.compiler.tile import PASS_MIN, up
-from sw.program import Executable
-from sw.program.executable import Buffer
+from tilewright.hw.commands import Mul, Opcode, Out, Parts, XMode
+from tilewright.hw.config import Config
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.operations.builder import (
+    INPUT,
+    OUTPUT,
+    PARAMETERS,
+    ROWS_MAX,
+    Builder,
+    blocks,
+)
+from tilewright.sw.compiler.tile import PASS_MIN, up
+from tilewright.sw.program import Executable
+from tilewright.sw.program.executable import Buffer
 
 K_MAX = 32768
 """Longest K of bytes: sums of at most 255·128·K fit s32."""

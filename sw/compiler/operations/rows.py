@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hw.commands import Opcode
-from sw.compiler.errors import CompileError
-from sw.compiler.operations.builder import ROWS_MAX, Builder, blocks
-from sw.compiler.tile import COLUMNS_MAX, up
-from sw.program.executable import Buffer
+from tilewright.hw.commands import Opcode
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.operations.builder import ROWS_MAX, Builder, blocks
+from tilewright.sw.compiler.tile import COLUMNS_MAX, up
+from tilewright.sw.program.executable import Buffer
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 
-from hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Source, Stat
-from hw.config import Config
-from hw.encoding import Scalar, Value
-from sw.compiler.errors import CompileError
-from sw.compiler.operations.builder import INPUT, OUTPUT, Builder
-from sw.compiler.operations.rows import RowBlocks
-from sw.program import Executable
-from sw.quantize.encode import softmax_factor
+from tilewright.hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Source, Stat
+from tilewright.hw.config import Config
+from tilewright.hw.encoding import Scalar, Value
+from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.compiler.operations.builder import INPUT, OUTPUT, Builder
+from tilewright.sw.compiler.operations.rows import RowBlocks
+from tilewright.sw.program import Executable
+from tilewright.sw.quantize.encode import softmax_factor
 
 LENGTH = 0
 """Scalar register with the number of valid columns."""

@@ -9,11 +9,11 @@ from onnx import NodeProto, ValueInfoProto
 from onnx.helper import make_graph
 from onnx.reference import ReferenceEvaluator
 
-from sw.graph import ir
-from sw.graph.errors import GraphError
-from sw.graph.onnx.read import STANDARD, Source, f32, first_line, title
-from sw.graph.onnx.values import Act, Array, Known, Scores, Sum, Value, function_of
-from sw.graph.onnx.view import View
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.graph.onnx.read import STANDARD, Source, f32, first_line, title
+from tilewright.sw.graph.onnx.values import Act, Array, Known, Scores, Sum, Value, function_of
+from tilewright.sw.graph.onnx.view import View
 
 
 class Draft:

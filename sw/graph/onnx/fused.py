@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
-from sw.graph import ir
-from sw.graph.onnx import masks
-from sw.graph.onnx.draft import Draft
-from sw.graph.onnx.pointwise import add_tensors, add_vector
-from sw.graph.onnx.products import gemm, linear, product
-from sw.graph.onnx.read import attributes, f32
-from sw.graph.onnx.standard import Handler, Inputs, act_of, constant
-from sw.graph.onnx.values import Act, Array, Known, Sum, Value, as_single
-from sw.graph.onnx.view import View
-from sw.models.functions import QUICK_GELU
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.onnx import masks
+from tilewright.sw.graph.onnx.draft import Draft
+from tilewright.sw.graph.onnx.pointwise import add_tensors, add_vector
+from tilewright.sw.graph.onnx.products import gemm, linear, product
+from tilewright.sw.graph.onnx.read import attributes, f32
+from tilewright.sw.graph.onnx.standard import Handler, Inputs, act_of, constant
+from tilewright.sw.graph.onnx.values import Act, Array, Known, Sum, Value, as_single
+from tilewright.sw.graph.onnx.view import View
+from tilewright.sw.models.functions import QUICK_GELU
 
 
 def _at(inputs: Inputs, index: int) -> Value | None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from sw.graph import ir
-from sw.graph.errors import GraphError
-from sw.graph.onnx import fused, pointwise, products, standard
-from sw.graph.onnx.draft import Draft
-from sw.graph.onnx.masks import sample_mask
-from sw.graph.onnx.read import MICROSOFT, STANDARD, Source, first_line, read, source_of
-from sw.graph.onnx.standard import Handler
-from sw.graph.onnx.values import Act, Known, Value
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.errors import GraphError
+from tilewright.sw.graph.onnx import fused, pointwise, products, standard
+from tilewright.sw.graph.onnx.draft import Draft
+from tilewright.sw.graph.onnx.masks import sample_mask
+from tilewright.sw.graph.onnx.read import MICROSOFT, STANDARD, Source, first_line, read, source_of
+from tilewright.sw.graph.onnx.standard import Handler
+from tilewright.sw.graph.onnx.values import Act, Known, Value
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sw.graph.onnx.values import Array, Known
+from tilewright.sw.graph.onnx.values import Array, Known
 
 LARGE = 1000.0
 """What is at least subtracted from a score that counts for nothing."""

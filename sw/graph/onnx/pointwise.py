@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
-from sw.graph import ir
-from sw.graph.onnx.draft import Draft
-from sw.graph.onnx.products import mask_scores
-from sw.graph.onnx.read import f32
-from sw.graph.onnx.standard import Handler, Inputs
-from sw.graph.onnx.values import (
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.onnx.draft import Draft
+from tilewright.sw.graph.onnx.products import mask_scores
+from tilewright.sw.graph.onnx.read import f32
+from tilewright.sw.graph.onnx.standard import Handler, Inputs
+from tilewright.sw.graph.onnx.values import (
     Act,
     Array,
     Centred,
@@ -25,7 +25,7 @@ from sw.graph.onnx.values import (
     Value,
     Variance,
 )
-from sw.models.functions import erf
+from tilewright.sw.models.functions import erf
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Add": np.add,

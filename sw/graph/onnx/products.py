@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
-from sw.graph import ir
-from sw.graph.onnx import masks
-from sw.graph.onnx.draft import Draft
-from sw.graph.onnx.read import attributes, f32
-from sw.graph.onnx.standard import Handler, Inputs, act_of, constant
-from sw.graph.onnx.values import Act, Array, Known, NotNumber, Scores, Value
-from sw.graph.onnx.view import View
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.onnx import masks
+from tilewright.sw.graph.onnx.draft import Draft
+from tilewright.sw.graph.onnx.read import attributes, f32
+from tilewright.sw.graph.onnx.standard import Handler, Inputs, act_of, constant
+from tilewright.sw.graph.onnx.values import Act, Array, Known, NotNumber, Scores, Value
+from tilewright.sw.graph.onnx.view import View
 
 
 def linear(

@@ -13,7 +13,7 @@ import onnx
 import onnx.inliner
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
-from sw.graph.errors import GraphError
+from tilewright.sw.graph.errors import GraphError
 
 STANDARD = ("", "ai.onnx")
 MICROSOFT = "com.microsoft"

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
-from sw.graph import ir
-from sw.graph.onnx.draft import Draft
-from sw.graph.onnx.read import attributes
-from sw.graph.onnx.values import (
+from tilewright.sw.graph import ir
+from tilewright.sw.graph.onnx.draft import Draft
+from tilewright.sw.graph.onnx.read import attributes
+from tilewright.sw.graph.onnx.values import (
     Act,
     Array,
     Centred,

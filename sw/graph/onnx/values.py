@@ -2,9 +2,9 @@
 
 Open dimensions are given sample sizes, and inputs of integers sample values, so that everything
 exporters compute from shapes and masks is plain numbers. An activation is a tensor of the internal
-graph or a stage on the way to one, seen through a view (`sw.graph.onnx.view`) and a curve: the
-function of one variable applied to each element so far, as samples. So GELU, for instance, is
-recognized by its values, in whatever operators it was spelled.
+graph or a stage on the way to one, seen through a view (`tilewright.sw.graph.onnx.view`) and a
+curve: the function of one variable applied to each element so far, as samples. So GELU, for
+instance, is recognized by its values, in whatever operators it was spelled.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto
 
-from sw.graph.onnx.view import View
-from sw.models.functions import FUNCTIONS, QUICK_GELU, erf
+from tilewright.sw.graph.onnx.view import View
+from tilewright.sw.models.functions import FUNCTIONS, QUICK_GELU, erf
 
 Array = npt.NDArray[Any]
 Curve = npt.NDArray[np.float64]

@@ -1,5 +1,5 @@
 """A sweep as one page to explore, and as pictures for papers."""
 
-from sw.sweep.report.write import write_report
+from tilewright.sw.sweep.report.write import write_report
 
 __all__ = ["write_report"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from sw.sweep.report.plots import Axis, Plot, Row, Series, array, wide
+from tilewright.sw.sweep.report.plots import Axis, Plot, Row, Series, array, wide
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

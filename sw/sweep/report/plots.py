@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from sw.sweep.report.fronts import pareto_front
+from tilewright.sw.sweep.report.fronts import pareto_front
 
 Row = dict[str, Any]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sw.sweep.report.plots import Row
+from tilewright.sw.sweep.report.plots import Row
 
 _HIDDEN = {"reason", "units", "versions", "manifest_hash", "command", "seed", "seconds"}
 """Too long for a table, or of no interest until a point is selected."""

@@ -13,12 +13,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from hw import __version__
-from sw.errors import UserError
-from sw.files import write_whole
-from sw.sweep.report.figures import inline, pictures
-from sw.sweep.report.plots import Plot, Row, Series, number, plots_of, series_of
-from sw.sweep.report.table import clean, columns_of, packed
+from tilewright import __version__
+from tilewright.sw.errors import UserError
+from tilewright.sw.files import write_whole
+from tilewright.sw.sweep.report.figures import inline, pictures
+from tilewright.sw.sweep.report.plots import Plot, Row, Series, number, plots_of, series_of
+from tilewright.sw.sweep.report.table import clean, columns_of, packed
 
 
 def write_report(rows: list[dict[str, Any]], folder: Path, title: str) -> list[Path]:
