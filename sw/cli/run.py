@@ -123,8 +123,15 @@ def command(
     embeddings = [row["embedding"] for row in rows if "embedding" in row]
     if len(embeddings) > 1:
         tables.append(("cosine similarity", *_similarity(embeddings)))
+    left_out = session.pipeline.left_out
     emit_tables(
-        tables, json_path=json_path, keys=["similarity"], extra={"config": config.to_dict()}
+        tables,
+        json_path=json_path,
+        keys=["similarity"],
+        notes=[f"{left_out}: its head is not run, these are sentence embeddings"]
+        if left_out
+        else [],
+        extra={"config": config.to_dict(), "left_out": left_out},
     )
 
 
