@@ -12,11 +12,13 @@ import json
 import zlib
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 F32 = npt.NDArray[np.float32]
@@ -160,18 +162,19 @@ def recorded() -> dict[str, Recorded]:
         }
 
 
+def _packages() -> tuple[Any, Any]:
+    """PyTorch and transformers; types are checked without them."""
+    return import_module("torch"), import_module("transformers")
+
+
 def run_transformers(name: str, folder: Path) -> Recorded:
     """Make a case with `transformers` and run it."""
-    import torch
-    import transformers
-
+    torch, transformers = _packages()
     kind, raw = CASES[name]
     architecture = getattr(transformers, kind)
     labels = {} if kind.endswith("Model") else {"num_labels": 2 if "Answer" in kind else LABELS}
     config = architecture.config_class(**raw, **labels)
     architecture(config).save_pretrained(folder)
-    from safetensors import safe_open
-
     with safe_open(folder / "model.safetensors", framework="numpy") as file:
         shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
     save_file(weights(shapes), folder / "model.safetensors", metadata={"format": "pt"})
@@ -217,8 +220,7 @@ def main() -> None:
     """Record every case, and print the errors."""
     from tempfile import TemporaryDirectory
 
-    import transformers
-
+    _, transformers = _packages()
     transformers.utils.logging.disable_progress_bar()
     found: dict[str, tuple[float, float]] = {}
     document: dict[str, Any] = {}

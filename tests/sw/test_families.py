@@ -12,14 +12,19 @@ import pytest
 
 from tests.sw.families import CASES, FAMILIES, HEADS, Recorded, errors, recorded
 from tests.sw.same import same
+from tests.sw.small_tokenizer import write_byte_bpe, write_tokenizer, write_unigram
 from tilewright.hw.config import preset_config
 from tilewright.sw.driver.device import Device
+from tilewright.sw.graph.model import load_model
 from tilewright.sw.models.bert import Bert
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.families import FAMILIES as KNOWN
-from tilewright.sw.models.heads import SequenceClassifier, left_out, load_head
+from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.heads import SequenceClassifier, Span, left_out, load_head
+from tilewright.sw.models.tokenize import Tokenizer
 from tilewright.sw.pipeline.device import DeviceEngine
 from tilewright.sw.pipeline.engine import ReferenceEngine
+from tilewright.sw.pipeline.pipeline import Pipeline
 from tilewright.sw.quantize.calibrate import calibrate
 from tilewright.sw.quantize.file import load, save
 from tilewright.sw.quantize.formats import HostEmbedding, QModel
@@ -202,3 +207,63 @@ def test_heads_that_are_not_run(family: str, tmp_path: Path) -> None:
     folder = _changed(_case(family), {"architectures": [kind + "ForMaskedLM"]}).write(tmp_path)
     (folder / "modules.json").write_text(json.dumps([]))
     assert left_out(folder) is None
+
+
+def _pipeline(folder: Path, texts: list[str]) -> Pipeline:
+    model, tokenizer = load_model(folder), Tokenizer(folder)
+    quantized = quantize(
+        model.bert, calibrate(model.bert, [tokenizer(t, 16) for t in texts], moments=True)
+    )
+    return Pipeline(model=model.bert, tokenizer=tokenizer, head=model.head, quantized=quantized)
+
+
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert"])
+def test_answers_without_token_types(family: str, tmp_path: Path) -> None:
+    """The context is told by the tokenizer's sequences; the pad token is refused in a text."""
+    one = recorded()[f"{family} ForQuestionAnswering"]
+    word = next(name for name in one.shapes if "word_embeddings" in name)
+    one = _changed(one, {"vocab_size": 300, "max_position_embeddings": 44})
+    one.shapes[word] = [300, 16]
+    one.shapes[word.replace("word", "position")] = [44, 16]
+    folder = one.write(tmp_path)
+    write_unigram(folder) if family == "xlm-roberta" else write_byte_bpe(folder)
+    pipeline = _pipeline(folder, ["who sits", "the cats sits"])
+    (output,) = pipeline([("who sits", "the cats sit")])
+    assert isinstance(output.result, Span)
+    assert output.tokens.second[[output.result.start, output.result.end]].all()
+    assert output.answer
+    assert output.answer in "the cats sit"
+    want = pipeline.model.forward(output.tokens.ids)[-1].y
+    assert (output.hidden * want).sum() > 0.99 * (want * want).sum()
+    if family != "camembert":
+        with pytest.raises(ModelError, match="text 1: the text holds the padding token 1"):
+            pipeline([("who", "the <pad> cat")])
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 6}')
+    pipeline.tokenizer = Tokenizer(folder)
+    assert pipeline.limit == 6
+    with pytest.raises(ModelError, match=r"text 1: the text has \d+ tokens, 6 are the limit"):
+        pipeline([("who sits", "the cats sit")])
+
+
+def test_types_a_model_has_no_table_of(tmp_path: Path) -> None:
+    """DistilBERT's tokenizer tells pairs by types, which the model does not read."""
+    one = recorded()["distilbert ForSequenceClassification"]
+    pipeline = _pipeline(write_tokenizer(one.write(tmp_path)), ["the cat", "a dog"])
+    (output,) = pipeline([("the cat", "a dog")])
+    assert output.tokens.second.any()
+    assert not output.tokens.types.any()
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = _case("bert").write(tmp_path / "a model")
+    for name in ("pytorch_model.bin", "pytorch_model-00001-of-00002.bin"):
+        (folder / "model.safetensors").rename(folder / name)
+        with pytest.raises(
+            ModelError, match=r"convert it with: cd '.*a model' && python -c"
+        ) as caught:
+            resolve_model(folder)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+        (folder / name).rename(folder / "model.safetensors")
+    (folder / "pytorch_model.bin").touch()
+    assert resolve_model(folder) == folder
