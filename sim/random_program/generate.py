@@ -39,6 +39,7 @@ _WEIGHTS = {
 def _prepare(draft: Draft) -> None:
     """Give every memory of the machine values that the program knows."""
     load_arena(draft)
+    row(draft, RowOp.GET, m=draft.scale_count)
     # Its weights may not fit as drawn, where few words hold narrow ones.
     if not any(matmul(draft, whole=True) for _ in range(_TRIES)):
         raise AssertionError("no product gives all accumulators values")
@@ -49,7 +50,6 @@ def _prepare(draft: Draft) -> None:
         | {"stat": draft.stat_first},
     )
     row(draft, RowOp.RSQRT, draft.stat_first, draft.stat_count)
-    row(draft, RowOp.GET, m=draft.scale_count)
 
 
 def _finish(draft: Draft) -> None:
