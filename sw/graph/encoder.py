@@ -127,11 +127,11 @@ def find_encoder(graph: ir.Graph) -> Encoder:
     return _Finder(graph).encoder()
 
 
-def head_of(graph: ir.Graph, encoder: Encoder) -> heads.Head:
-    """The head behind a graph's encoder; a mean over tokens if the hidden states are an output.
+def head_of(graph: ir.Graph, encoder: Encoder) -> heads.Head | None:
+    """The head behind a graph's encoder; None where its output are the hidden states.
 
-    A pooler beside the hidden states, as `BertModel` has it, is left out. Labels get numbers for
-    names.
+    Hidden states and a pooler beside another output are left out, as is the pooler `BertModel` has
+    beside the hidden states. Labels get numbers for names.
 
     Raises
     ------
@@ -139,6 +139,11 @@ def head_of(graph: ir.Graph, encoder: Encoder) -> heads.Head:
         If the outputs are made in another way.
     """
     return _Finder(graph).head(encoder)
+
+
+_HEADS = (
+    "hidden states, their mean or first token, either over its length, or logits of a classifier"
+)
 
 
 class _Finder:
@@ -255,19 +260,45 @@ class _Finder:
                 return node
         return None
 
-    def head(self, encoder: Encoder) -> heads.Head:
-        outputs = [name for name in self.graph.outputs if not self._pooled(name, encoder.hidden)]
-        if outputs == [encoder.hidden]:
-            return heads.Pooling()
-        if len(outputs) == 1:
-            node = self.made.get(outputs[0])
-            if isinstance(node, ir.Select) and self._first(node.out, encoder.hidden):
-                return heads.Pooling(mode="cls")
-            if isinstance(node, ir.Linear) and node.x == encoder.hidden:
-                linear = _weights(node)
+    def head(self, encoder: Encoder) -> heads.Head | None:
+        given = self.graph.outputs
+        beside = (name for name in given if not self._pooled(name, encoder.hidden))
+        outputs = [name for name in beside if name != encoder.hidden]
+        if not outputs and encoder.hidden in given:
+            return None
+        found = self._pooling(outputs, encoder) or self._classifier(outputs, encoder.hidden)
+        if found is None:
+            raise GraphError(
+                f"output {', '.join(outputs or given)}: no head that is known ({_HEADS})"
+            )
+        return found
+
+    def _pooling(self, outputs: list[str], encoder: Encoder) -> heads.Pooling | None:
+        """A mean over valid tokens or the first one, over its length or not."""
+        if len(outputs) != 1:
+            return None
+        name = outputs[0]
+        node = self.made.get(name)
+        unit = isinstance(node, ir.UnitLength)
+        if isinstance(node, ir.UnitLength):
+            name = node.x
+            node = self.made.get(name)
+        if self._first(name, encoder.hidden):
+            return heads.Pooling(mode="cls", unit=unit)
+        # A single sequence has no padding: there, a mean without a mask is the same.
+        mean = isinstance(node, ir.TokenMean) and node.x == encoder.hidden
+        if mean and (encoder.mask is None or node.mask in (None, encoder.mask)):
+            return heads.Pooling(mode="mean", unit=unit)
+        return None
+
+    def _classifier(self, outputs: list[str], hidden: str) -> heads.Head | None:
+        picks = [self.made.get(name) for name in outputs]
+        if len(picks) == 1 and isinstance(picks[0], ir.Linear):
+            linear, x = _weights(picks[0]), picks[0].x
+            if x == hidden:
                 return heads.TokenClassifier(classifier=linear, labels=_numbered(linear))
-            if isinstance(node, ir.Linear) and self._pooled(node.x, encoder.hidden):
-                linear, tanh = _weights(node), self.made[node.x]
+            if self._pooled(x, hidden):
+                tanh = self.made[x]
                 assert isinstance(tanh, ir.Activation)  # what _pooled says
                 pooler = _weights(self.made[tanh.x])
                 labels = _numbered(linear)
@@ -275,14 +306,13 @@ class _Finder:
                 return heads.SequenceClassifier(
                     pooler=pooler, classifier=linear, labels=labels, problem=problem
                 )
-        picks = [self.made.get(name) for name in outputs]
         columns = [node for node in picks if isinstance(node, ir.Select) and node.axis == -1]
         if len(picks) == len(columns) == 2 and columns[0].x == columns[1].x:
             both = self.made.get(columns[0].x)
-            two = isinstance(both, ir.Linear) and (both.x, both.w.shape[1]) == (encoder.hidden, 2)
+            two = isinstance(both, ir.Linear) and (both.x, both.w.shape[1]) == (hidden, 2)
             if two and both is not None and [node.index for node in columns] == [0, 1]:
                 return heads.SpanFinder(outputs=_weights(both))
-        raise GraphError(f"outputs {', '.join(outputs)}: no head that is known")
+        return None
 
     def _first(self, name: str, hidden: str) -> bool:
         """Whether a tensor is the first token of the hidden states."""

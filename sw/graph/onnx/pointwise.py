@@ -11,20 +11,25 @@ from onnx import NodeProto
 
 from tilewright.sw.graph import ir
 from tilewright.sw.graph.onnx.draft import Draft
+from tilewright.sw.graph.onnx.pooling import mask_tokens, share
 from tilewright.sw.graph.onnx.products import mask_scores
-from tilewright.sw.graph.onnx.read import f32
-from tilewright.sw.graph.onnx.standard import Handler, Inputs
+from tilewright.sw.graph.onnx.read import attributes, f32
+from tilewright.sw.graph.onnx.standard import Handler, Inputs, act_of, constant, together
 from tilewright.sw.graph.onnx.values import (
+    GRID,
     Act,
     Array,
     Centred,
     Known,
+    Length,
     Mean,
     Scores,
     Sum,
+    TokenSum,
     Value,
     Variance,
 )
+from tilewright.sw.graph.onnx.view import View
 from tilewright.sw.models.functions import erf
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
@@ -33,6 +38,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Mul": np.multiply,
     "Div": np.divide,
     "Pow": np.power,
+    "Max": np.maximum,
 }
 _UNARY: dict[str, Callable[[Any], Any]] = {
     "Sqrt": np.sqrt,
@@ -53,11 +59,25 @@ def unary(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
         return [draft.curved(act, _UNARY[node.op_type](act.samples), node)]
 
 
+def clip(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
+    """Clip by constants."""
+    act = act_of(draft, node, inputs)
+    options = attributes(node)
+    low, high = (
+        constant(draft, node, inputs, i + 1) if len(node.input) > i + 1 else options.get(name)
+        for i, name in enumerate(("min", "max"))
+    )
+    curve = np.clip(act.samples, low, high)
+    return [draft.curved(act, curve.reshape(GRID.shape), node)]
+
+
 def binary(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
     """A sum, difference, product, quotient or power."""
+    if len(inputs) != 2:
+        raise draft.fail(node, f"of {len(inputs)} operands is not supported")
     a, b = inputs
-    assert a is not None
-    assert b is not None
+    if a is None or b is None:
+        raise draft.fail(node, "lacks an operand")
     found = _SPECIAL.get(node.op_type, _nothing)(draft, node, a, b)
     if found is None and isinstance(a, Act) and isinstance(b, Act):
         if a.base == b.base and a.view == b.view:
@@ -166,10 +186,14 @@ def _add_acts(draft: Draft, node: NodeProto, a: Act, b: Act) -> Act | None:
 
 def add_tensors(draft: Draft, node: NodeProto, a: Act, b: Act, out: str = "") -> Act:
     """The sum of two tensors in the same view."""
-    if a.view != b.view or a.of != b.of:
+    name = out or node.output[0]
+    if a.view == b.view and a.of == b.of:
+        made = ir.Add(out=name, a=draft.rows(a, node), b=draft.rows(b, node))
+        return draft.emit(made, a.of).seen(a.view)
+    if View.of(a.of) != a.view or View.of(b.of) != b.view:
         raise draft.fail(node, f"adds {list(a.shape)} and {list(b.shape)} of different layouts")
-    made = ir.Add(out=out or node.output[0], a=draft.rows(a, node), b=draft.rows(b, node))
-    return draft.emit(made, a.of).seen(a.view)
+    shape = together(draft, node, a.of, b.of)
+    return draft.emit(ir.Add(out=name, a=draft.plain(a, node), b=draft.plain(b, node)), shape)
 
 
 def _add_sums(draft: Draft, node: NodeProto, act: Act, a: Sum, b: Sum) -> Act:
@@ -200,20 +224,28 @@ def sub(draft: Draft, node: NodeProto, a: Value, b: Value) -> Act | None:
 
 
 def div(draft: Draft, node: NodeProto, a: Value, b: Value) -> Act | None:
-    """A row over its deviation."""
-    return _normalized(draft, node, a, b, inverse=False)
+    """A row over its deviation or its length; a sum of tokens over their number."""
+    if isinstance(a, Act) and isinstance(a.base, TokenSum) and isinstance(b, Known):
+        return share(draft, node, a, a.base, replace(b, array=1 / b.array))
+    found = _normalized(draft, node, a, b, inverse=False)
+    return found or _unit(draft, node, a, b, inverse=False)
 
 
 def mul(draft: Draft, node: NodeProto, a: Value, b: Value) -> Act | None:
-    """A row times the reciprocal of its deviation; LayerNorm's gamma."""
+    """A row times the reciprocal of its deviation or length; LayerNorm's gamma; masked tokens."""
     for first, second in ((a, b), (b, a)):
         found = _normalized(draft, node, first, second, inverse=True)
+        found = found or _unit(draft, node, first, second, inverse=True)
         if found is not None:
             return found
     pair = _apart(a, b)
     if pair is None:
         return None
     act, known = pair
+    if isinstance(act.base, TokenSum):
+        return share(draft, node, act, act.base, known)
+    if not known.constant:
+        return mask_tokens(draft, node, act, known)
     made, vector = draft.made(act), _vector(act, known)
     if vector is None or not isinstance(made, ir.LayerNorm):
         return None
@@ -235,10 +267,21 @@ def _normalized(draft: Draft, node: NodeProto, a: Value, b: Value, *, inverse: b
     return draft.emit(norm, a.of).seen(a.view)
 
 
+def _unit(draft: Draft, node: NodeProto, a: Value, b: Value, *, inverse: bool) -> Act | None:
+    if not isinstance(a, Act) or not isinstance(b, Act) or not isinstance(b.base, Length):
+        return None
+    if a.base != b.base.x or a.curve is not None or not b.is_length(inverse=inverse):
+        return None
+    if b.view != a.view.with_width(a.of, 1):
+        return None
+    return draft.emit(ir.UnitLength(out=node.output[0], x=b.base.x), a.of).seen(a.view)
+
+
 _SPECIAL = {"Add": add, "Sub": sub, "Mul": mul, "Div": div}
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(_UNARY, unary),
     **dict.fromkeys(_BINARY, binary),
+    "Clip": clip,
 }
 """Operators by name."""

@@ -102,6 +102,33 @@ class Variance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Length:
+    """Length of each row of tensor `x`, [..., 1]; the square of it if `squared`."""
+
+    x: str
+    squared: bool
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weighted:
+    """Tokens of tensor `x` [B, S, hidden], each times its one of `weights` [B, S]."""
+
+    x: str
+    weights: Known
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenSum:
+    """Sum of the tokens of `x`, each times its one of `weights` [B, S]: [B, hidden]."""
+
+    x: str
+    weights: Known
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scores:
     """Products of queries and keys in heads, [..., heads, S, S]; softmax of them if `normal`.
 
@@ -125,7 +152,7 @@ class NotNumber:
     shape: tuple[int, ...]
 
 
-Base = str | Sum | Mean | Centred | Variance | Scores | NotNumber
+Base = str | Sum | Mean | Centred | Variance | Length | Weighted | TokenSum | Scores | NotNumber
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,6 +214,17 @@ class Act:
     def squared(self) -> bool:
         """Whether the curve is the square."""
         return self.curve is not None and np.allclose(self.curve, GRID**2, rtol=1e-9)
+
+    def is_length(self, *, inverse: bool) -> bool:
+        """Whether this is the length of each row, or its reciprocal if `inverse`.
+
+        Exporters keep it from 0 by a bound or a summand, which no row of a model comes near.
+        """
+        if not isinstance(self.base, Length):
+            return False
+        right = GRID > 0
+        length = np.sqrt(GRID[right]) if self.base.squared else GRID[right]
+        return np.allclose(self.samples[right], 1 / length if inverse else length, rtol=1e-6)
 
     def root(self, *, inverse: bool) -> float | None:
         """The eps of a curve ``sqrt(x + eps)``, or of ``1 / sqrt(x + eps)`` if `inverse`."""
