@@ -81,6 +81,11 @@ def tanh(x: F32) -> F32:
     return out
 
 
+def relu(x: F32) -> F32:
+    """``max(x, 0)``."""
+    return np.maximum(x, np.float32(0))
+
+
 FUNCTIONS: dict[str, Callable[[F32], F32]] = {
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
@@ -89,6 +94,9 @@ FUNCTIONS: dict[str, Callable[[F32], F32]] = {
     "tanh": tanh,
 }
 """Activation functions by name."""
+
+HOST_FUNCTIONS = {**FUNCTIONS, "relu": relu}
+"""Those of heads, which run on the host: the hardware has no table of ``relu``."""
 
 
 def softmax(x: F32) -> F32:

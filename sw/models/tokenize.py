@@ -31,7 +31,9 @@ class Encoded:
     ----------
     ids : ndarray of int32, [S]
     types : ndarray of int32, [S]
-        1 in the second text, else 0.
+        What the tokenizer tells texts of a pair apart by, if it does: 1 in the second one.
+    second : ndarray of bool, [S]
+        Tokens of the second text.
     special : ndarray of bool, [S]
         Tokens that stand for no text.
     spans : ndarray of int64, [S, 2]
@@ -42,6 +44,7 @@ class Encoded:
 
     ids: npt.NDArray[np.int32]
     types: npt.NDArray[np.int32]
+    second: npt.NDArray[np.bool_]
     special: npt.NDArray[np.bool_]
     spans: npt.NDArray[np.int64]
     tokens: tuple[str, ...]
@@ -114,6 +117,7 @@ class Tokenizer:
         return Encoded(
             ids=np.array(found.ids, dtype=np.int32),
             types=types,
+            second=np.array([sequence == 1 for sequence in found.sequence_ids], dtype=np.bool_),
             special=special,
             spans=np.array(found.offsets, dtype=np.int64).reshape(-1, 2),
             tokens=tuple(found.tokens),

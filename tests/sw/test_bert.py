@@ -100,7 +100,7 @@ def test_load(tmp_path: Path, prefix: str) -> None:
         ({"hidden_act": "relu"}, "relu"),
         ({"hidden_size": 50}, "no multiple of heads 4"),
         ({"num_hidden_layers": 0}, "layers = 0"),
-        ({"hidden_size": "48"}, "hidden = '48'"),
+        ({"hidden_size": "48"}, "hidden_size = '48'"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"layer_norm_eps": 0}, "layer_norm_eps"),
         ({"layer_norm_eps": None}, "bad entry"),

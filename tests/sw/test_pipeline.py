@@ -23,7 +23,7 @@ from tilewright.sw.models.heads import Classes, Span, SpanFinder, TokenClasses
 from tilewright.sw.models.text import Sentence
 from tilewright.sw.models.tokenize import Tokenizer
 from tilewright.sw.pipeline.engine import I16, Engine, ReferenceEngine
-from tilewright.sw.pipeline.pipeline import Pipeline, look_up
+from tilewright.sw.pipeline.pipeline import Pipeline
 from tilewright.sw.pipeline.sentiment import POINT, Probe, measure, rated
 from tilewright.sw.quantize.calibrate import calibrate
 from tilewright.sw.quantize.quantize import quantize
@@ -121,11 +121,11 @@ def test_texts_longer_than_a_row_of_scores_are_refused(tmp_path: Path) -> None:
 def test_look_up(tmp_path: Path) -> None:
     embedding = _pipeline(model_folder(tmp_path)).quantized.embedding
     ids = np.arange(6)
-    np.testing.assert_array_equal(look_up(embedding, ids, 0 * ids), embedding.look_up(ids))
+    np.testing.assert_array_equal(embedding.look_up(ids, 0 * ids), embedding.look_up(ids))
     types = np.array([0, 0, 0, 1, 1, 1])
     want = embedding.look_up(ids).astype(int) + (embedding.type[1].astype(int) - embedding.type[0])
-    np.testing.assert_array_equal(look_up(embedding, ids, types)[3:], want[3:])
-    np.testing.assert_array_equal(look_up(embedding, ids, types)[:3], embedding.look_up(ids)[:3])
+    np.testing.assert_array_equal(embedding.look_up(ids, types)[3:], want[3:])
+    np.testing.assert_array_equal(embedding.look_up(ids, types)[:3], embedding.look_up(ids)[:3])
 
 
 def test_classes(tmp_path: Path) -> None:
