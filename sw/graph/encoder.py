@@ -7,7 +7,7 @@ bit, does not depend on the way in.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from tilewright.sw.graph import ir
 from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.models import bert, heads
 from tilewright.sw.models.bert import Bert, BertConfig
-from tilewright.sw.models.functions import table_of
+from tilewright.sw.models.functions import F32, table_of
 
 N = TypeVar("N", bound=ir.Node)
 
@@ -65,18 +65,22 @@ def bert_graph(model: Bert) -> ir.Graph:
     def norm(out: str, x: str, real: bert.Norm) -> str:
         return add(ir.LayerNorm(out=out, x=x, gamma=real.gamma, beta=real.beta, eps=config.eps))
 
-    table = model.embedding
+    table, skipped = model.embedding, 0 if config.padding is None else config.padding + 1
     x = add(
         ir.LookUp(
             out="embedding",
             ids="ids",
             types="types",
             word=table.word,
-            position=table.position,
+            position=np.pad(table.position, ((skipped, 0), (0, 0))),
             type=table.type,
+            padding=config.padding,
         )
     )
-    x = norm("layer0.x", x, table.ln)
+    if table.project is None:
+        x = norm("layer0.x", x, table.ln)
+    else:
+        x = linear("layer0.x", norm("embedding.x", x, table.ln), table.project)
     for i, layer in enumerate(model.layers):
         at = f"layer{i}."
         last = i == len(model.layers) - 1
@@ -186,7 +190,8 @@ class _Finder:
         table = tables[0]
         first = self.reader(table.out, ir.LayerNorm)
         norms, functions, attentions = [first], list[ir.Activation](), list[ir.Attention]()
-        layers, x = list[bert.Layer](), first.out
+        layers = list[bert.Layer]()
+        project, x = self._project(first.out)
         while True:
             attention = self._attention(x)
             if attention is None:
@@ -211,7 +216,7 @@ class _Finder:
                 ffn2=_weights(ffn2),
                 ln2=bert.Norm(gamma=ln2.gamma, beta=ln2.beta),
             )
-            layers.append(bert.fold_act(layer, act.function))
+            layers.append(_shared(bert.fold_act(layer, act.function), layers))
             norms += [ln1, ln2]
             functions.append(act)
             attentions.append(attention)
@@ -225,16 +230,17 @@ class _Finder:
             if abs(node.scale * math.sqrt(head_dim) - 1) > _TOLERANCE:
                 raise GraphError(f"{node.out}: scores scaled by {node.scale}, not 1/√{head_dim}")
         config = BertConfig(
-            hidden=table.word.shape[1],
+            hidden=layers[0].q.w.shape[0],
             heads=heads_,
             layers=len(layers),
             ffn=layers[0].ffn1.w.shape[1],
             vocab=len(table.word),
-            positions=len(table.position),
+            positions=table.longest,
             types=len(table.type),
             act=table_of(function),
             tanh_form=function == "gelu_tanh",
             eps=_same((node.eps for node in norms), "epsilon"),
+            padding=table.padding,
         )
         for i, layer in enumerate(layers):
             if layer.ffn1.w.shape[1] != config.ffn:
@@ -244,7 +250,11 @@ class _Finder:
             model=Bert(
                 config=config,
                 embedding=bert.Embedding(
-                    word=table.word, position=table.position, type=table.type, ln=ln
+                    word=table.word,
+                    position=table.position[table.first :],
+                    type=table.type,
+                    ln=ln,
+                    project=project,
                 ),
                 layers=tuple(layers),
             ),
@@ -253,6 +263,13 @@ class _Finder:
             mask=_same((node.mask for node in attentions), "mask"),
             hidden=x,
         )
+
+    def _project(self, x: str) -> tuple[bert.Linear | None, str]:
+        """The product between an embedding and layer 0, if there is one, and layer 0's input."""
+        products = self.readers(x, ir.Linear)
+        if self._attention(x) is None and len(products) == 1:
+            return _weights(products[0]), products[0].out
+        return None, x
 
     def _attention(self, x: str) -> ir.Attention | None:
         for linear in self.readers(x, ir.Linear):
@@ -298,13 +315,17 @@ class _Finder:
             if x == hidden:
                 return heads.TokenClassifier(classifier=linear, labels=_numbered(linear))
             if self._pooled(x, hidden):
-                tanh = self.made[x]
-                assert isinstance(tanh, ir.Activation)  # what _pooled says
-                pooler = _weights(self.made[tanh.x])
+                act = self.made[x]
+                assert isinstance(act, ir.Activation)  # what _pooled says
+                pooler = _weights(self.made[act.x])
                 labels = _numbered(linear)
                 problem = "regression" if len(labels) == 1 else "single_label_classification"
                 return heads.SequenceClassifier(
-                    pooler=pooler, classifier=linear, labels=labels, problem=problem
+                    pooler=pooler,
+                    classifier=linear,
+                    labels=labels,
+                    problem=problem,
+                    function=act.function,
                 )
         columns = [node for node in picks if isinstance(node, ir.Select) and node.axis == -1]
         if len(picks) == len(columns) == 2 and columns[0].x == columns[1].x:
@@ -321,9 +342,9 @@ class _Finder:
         return found and (node.axis, node.index) == (-2, 0)  # type: ignore[union-attr]
 
     def _pooled(self, name: str, hidden: str) -> bool:
-        """Whether a tensor is ``tanh(linear(first token))``."""
+        """Whether a tensor is ``function(linear(first token))``."""
         node = self.made.get(name)
-        if not isinstance(node, ir.Activation) or node.function != "tanh":
+        if not isinstance(node, ir.Activation):
             return False
         linear = self.made.get(node.x)
         return isinstance(linear, ir.Linear) and self._first(linear.x, hidden)
@@ -333,6 +354,18 @@ def _weights(node: ir.Node) -> bert.Linear:
     assert isinstance(node, ir.Linear)  # callers have looked
     bias = np.zeros(node.w.shape[1], np.float32) if node.b is None else node.b
     return bert.Linear(w=node.w, b=bias)
+
+
+def _shared(layer: bert.Layer, layers: list[bert.Layer]) -> bert.Layer:
+    """A layer, or an earlier one with the same weights."""
+
+    def weights(one: bert.Layer) -> Iterator[F32]:
+        return (array for part in vars(one).values() for array in vars(part).values())
+
+    for other in layers:
+        if all(map(np.array_equal, weights(layer), weights(other))):
+            return other
+    return layer
 
 
 def _numbered(linear: bert.Linear) -> tuple[str, ...]:

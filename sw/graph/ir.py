@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewright.sw.graph.errors import GraphError
-from tilewright.sw.models.functions import F32, FUNCTIONS
+from tilewright.sw.models.functions import F32, HOST_FUNCTIONS
 
 Shape = tuple[int | str, ...]
 
@@ -105,9 +105,10 @@ def _equal(a: Any, b: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LookUp(Node):
-    """``word[ids] + position[0 … S-1] + type[types]``: ids [..., S] -> [..., S, hidden].
+    """``word[ids] + position[p] + type[types]``: ids [..., S] -> [..., S, hidden].
 
-    Without `types` every token has type 0.
+    Without `types` every token has type 0. Positions p are 0 … S - 1. With `padding`, a token id,
+    they count the other ids only, from ``padding + 1``; that of a padding token is ``padding``.
     """
 
     ids: str = _input("i64")
@@ -115,6 +116,17 @@ class LookUp(Node):
     word: F32
     position: F32
     type: F32
+    padding: int | None = None
+
+    @property
+    def first(self) -> int:
+        """Position of the first token."""
+        return 0 if self.padding is None else self.padding + 1
+
+    @property
+    def longest(self) -> int:
+        """Most tokens there are positions for."""
+        return len(self.position) - self.first
 
     def shape(self, shapes: Mapping[str, Shape]) -> Shape:
         hidden = self.word.shape[-1]
@@ -124,6 +136,8 @@ class LookUp(Node):
                 raise self._fail(f"{name} table {list(table.shape)}, must be [rows, {hidden}]")
         if self.types is not None and shapes[self.types] != shapes[self.ids]:
             raise self._fail(f"ids are {shapes[self.ids]}, types are {shapes[self.types]}")
+        if self.longest < 1 or self.first < 0:
+            raise self._fail(f"{len(self.position)} positions, the first token has {self.first}")
         return (*shapes[self.ids], hidden)
 
 
@@ -177,14 +191,16 @@ class Softmax(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Activation(Node):
-    """An activation function, of `tilewright.sw.models.functions.FUNCTIONS`, of every element."""
+    """A function of every element, of `tilewright.sw.models.functions.HOST_FUNCTIONS`."""
 
     x: str = _input()
     function: str
 
     def shape(self, shapes: Mapping[str, Shape]) -> Shape:
-        if self.function not in FUNCTIONS:
-            raise self._fail(f"function {self.function!r}, there are {', '.join(FUNCTIONS)}")
+        if self.function not in HOST_FUNCTIONS:
+            raise self._fail(
+                f"function {self.function!r}, must be one of {', '.join(HOST_FUNCTIONS)}"
+            )
         return shapes[self.x]
 
 

@@ -91,6 +91,12 @@ def _masks(graph: ir.Graph, name: str) -> bool:
     )
 
 
+def padded_positions(ids: npt.NDArray[Any], padding: int) -> npt.NDArray[Any]:
+    """Positions that count the ids that are no padding, along the last axis; see `ir.LookUp`."""
+    real = ids != padding
+    return padding + np.cumsum(real, axis=-1) * real
+
+
 @singledispatch
 def run_node(node: ir.Node, v: Values) -> npt.NDArray[Any]:
     """One node in fp32, on the values there are."""
@@ -102,12 +108,13 @@ def _(node: ir.LookUp, v: Values) -> npt.NDArray[Any]:
     ids = v[node.ids]
     types = np.zeros_like(ids) if node.types is None else v[node.types]
     length = ids.shape[-1]
-    if length > len(node.position):
-        raise GraphError(f"{node.out}: {length} tokens, there are {len(node.position)} positions")
+    if length > node.longest:
+        raise GraphError(f"{node.out}: {length} tokens, there are {node.longest} positions")
     for name, index, table in (("ids", ids, node.word), ("types", types, node.type)):
         if index.size and not (index.min() >= 0 and index.max() < len(table)):
             raise GraphError(f"{node.out}: {name} outside 0 to {len(table) - 1}")
-    out: npt.NDArray[Any] = node.word[ids] + node.position[:length] + node.type[types]
+    position = np.arange(length) if node.padding is None else padded_positions(ids, node.padding)
+    out: npt.NDArray[Any] = node.word[ids] + node.position[position] + node.type[types]
     return out
 
 
@@ -139,7 +146,7 @@ def scores_of(node: ir.Softmax, v: Values) -> npt.NDArray[Any]:
 
 @run_node.register
 def _(node: ir.Activation, v: Values) -> npt.NDArray[Any]:
-    return functions.FUNCTIONS[node.function](v[node.x])
+    return functions.HOST_FUNCTIONS[node.function](v[node.x])
 
 
 @run_node.register

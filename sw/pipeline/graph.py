@@ -22,6 +22,7 @@ from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.graph.run import Values, evaluate, run_node, scores_of
 from tilewright.sw.models.functions import (
     F64,
+    FUNCTIONS,
     MASKED,
     QUICK_GELU,
     merge_heads,
@@ -122,6 +123,8 @@ def _(node: ir.Softmax, v: Values, device: Device, bits: int) -> npt.NDArray[Any
 
 @_on.register
 def _(node: ir.Activation, v: Values, device: Device, bits: int) -> npt.NDArray[Any]:
+    if node.function not in FUNCTIONS:
+        return run_node(node, v)  # The machine has no table of it: the host's, too.
     table = table_of(node.function)
     if table not in device.config.functions:
         held = ", ".join(device.config.functions) or "none"

@@ -80,7 +80,7 @@ ZEROS = np.zeros(4, np.float32)
         (ir.Linear(out="y", x="x", w=W * np.nan), "Linear y: w holds NaN"),
         (ir.LayerNorm(out="y", x="x", gamma=W[0], beta=ZEROS, eps=0.1), "gamma has shape"),
         (ir.LayerNorm(out="y", x="x", gamma=ZEROS, beta=ZEROS, eps=2.0), "epsilon 2.0"),
-        (ir.Activation(out="y", x="x", function="relu"), "function 'relu', there are gelu"),
+        (ir.Activation(out="y", x="x", function="selu"), "function 'selu', must be one of gelu"),
         (ir.MatMul(out="y", a="x", b="x"), "do not fit"),
         (ir.Attention(out="y", q="x", k="x", v="x", heads=3, scale=1.0), "3 heads do not divide"),
         (ir.LookUp(out="y", ids="x", word=W, position=W, type=W), "must be i64"),

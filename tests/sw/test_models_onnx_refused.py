@@ -41,10 +41,10 @@ def _refused(build: Build, match: str, shape: list[Any] | None = None) -> None:
     ("build", "match"),
     [
         (
-            lambda b: b.op("MatMul", b.op("Relu", "x"), b.const(W)),
-            r"operator Relu 'n0' \(feeds MatMul 'n1'\) is not supported",
+            lambda b: b.op("MatMul", b.op("HardSwish", "x"), b.const(W)),
+            r"operator HardSwish 'n0' \(feeds MatMul 'n1'\) is not supported",
         ),
-        (lambda b: b.op("Relu", "x"), r"operator Relu 'n0' \(makes an output\)"),
+        (lambda b: b.op("HardSwish", "x"), r"operator HardSwish 'n0' \(makes an output\)"),
         (lambda b: b.op("Erf", "x"), r"operator Erf 'n0' \(makes an output\) is not supported"),
         (
             lambda b: b.op("MatMul", b.op("Mul", "x", b.const(3.0)), b.const(W)),
@@ -83,7 +83,10 @@ def _refused(build: Build, match: str, shape: list[Any] | None = None) -> None:
             lambda b: b.op("MatMul", "x", b.const(np.full((6, 2), np.nan))),
             "Linear .*: w holds NaN or infinity",
         ),
-        (lambda b: b.op("FusedGemm", "x", b.const(W), domain=MS, activation="Relu"), "'Relu'"),
+        (
+            lambda b: b.op("FusedGemm", "x", b.const(W), domain=MS, activation="HardSwish"),
+            "'HardSwish'",
+        ),
         (lambda b: b.op("Cast", "x", to=TensorProto.INT64), "turns an activation into no float"),
         (
             lambda b: b.op("Softmax", b.op("Split", "x", outputs=2, axis=1, num_outputs=2)[0]),
@@ -158,9 +161,9 @@ def test_graphs_that_depend_on_open_sizes_are_refused() -> None:
 def test_some_outputs() -> None:
     """An output that is not supported does no harm if it is not asked for."""
     proto = single(lambda b: b.op("Softmax", "x"), {"x": ["m", 6]})
-    proto.graph.node.append(helper.make_node("Relu", ["x"], ["more"], "last"))
+    proto.graph.node.append(helper.make_node("HardSwish", ["x"], ["more"], "last"))
     proto.graph.output.append(helper.make_tensor_value_info("more", FLOAT, ["m", 6]))
-    with pytest.raises(GraphError, match="Relu 'last'"):
+    with pytest.raises(GraphError, match="HardSwish 'last'"):
         import_model(proto)
     name = proto.graph.output[0].name
     assert import_model(proto, [name]).outputs == (name,)

@@ -108,8 +108,9 @@ class Draft:
         word, ids = parts[0]
         hidden = word.shape[1]
         kind, types = parts[1] if len(parts) == 2 else (total.type, None)
-        if types is not None and total.type is not None:
-            raise self.fail(node, "adds token types twice")
+        if types is not None and kind is not None and total.type is not None:
+            # A second table of which every token has row 0: that of tasks.
+            kind = kind + total.type[:1]
         if total.position is None:
             raise self.fail(node, "normalizes an embedding without positions")
         name = f"{node.output[0]}.embedding"
@@ -121,6 +122,7 @@ class Draft:
             word=f32(word),
             position=f32(total.position),
             type=none if kind is None else f32(kind),
+            padding=total.padding,
         )
         self.emit(look_up, total.shape)
         self._sums[total] = name
@@ -169,10 +171,23 @@ class Draft:
             found = _evaluate(node, feeds, self.source.opset)
         except Exception as error:  # whatever the reference implementation raises
             raise self.fail(node, f"cannot be evaluated: {first_line(error)}") from error
-        # A shape does not depend on what is in it.
-        shape = node.op_type in ("Shape", "Size")
-        sources = frozenset[str]().union(*(value.sources for value in known if not shape))
+        sources = frozenset[str]().union(*(value.sources for value in known))
+        if _is_fixed(node, known):
+            sources = frozenset()
         return [Known(array=np.asarray(array), sources=sources) for array in found]
+
+
+def _is_fixed(node: NodeProto, inputs: list[Known]) -> bool:
+    """Whether a result does not depend on the samples it is made from.
+
+    A shape does not, nor what is gathered from equal numbers: token types by their positions.
+    """
+    if node.op_type in ("Gather", "GatherElements"):
+        data = inputs[0]
+        return (
+            data.constant and data.array.size > 0 and bool((data.array == data.array.flat[0]).all())
+        )
+    return node.op_type in ("Shape", "Size")
 
 
 _UNFINISHED: dict[type, str] = {

@@ -79,7 +79,7 @@ def _import(source: Source) -> ir.Graph:
     # What was computed from sample sizes must not depend on them: a window of attention, say.
     tables = [node for node in graph.nodes if isinstance(node, ir.LookUp)]
     batch, sequence, *others = _AGAIN
-    sequence = min([sequence, *(len(node.position) for node in tables)])
+    sequence = min([sequence, *(node.longest for node in tables)])
     again = _read_with(source, (batch, sequence, *others))
     if (graph.outputs, len(graph.nodes)) != (again.outputs, len(again.nodes)):
         raise GraphError("the graph has other nodes where an open dimension has another size")

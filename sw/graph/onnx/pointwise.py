@@ -30,6 +30,7 @@ from tilewright.sw.graph.onnx.values import (
     Variance,
 )
 from tilewright.sw.graph.onnx.view import View
+from tilewright.sw.graph.run import padded_positions
 from tilewright.sw.models.functions import erf
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
@@ -47,6 +48,7 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
     "Tanh": np.tanh,
     "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "Exp": np.exp,
+    "Relu": lambda x: np.maximum(x, 0),
     "Neg": np.negative,
 }
 
@@ -153,15 +155,20 @@ def add_vector(draft: Draft, node: NodeProto, act: Act, known: Known, out: str =
 def _add_rows(draft: Draft, node: NodeProto, act: Act, total: Sum, known: Known) -> Act | None:
     """Positions or a constant token type, added to rows of the vocabulary."""
     *_, sequence, hidden = total.shape
-    if not known.constant or known.array.shape[-1:] != (hidden,):
+    if known.array.shape[-1:] != (hidden,):
         return None
     if known.table is not None and known.index is not None:
         index = np.broadcast_to(known.index, total.shape[:-1])
-        if total.position is None and (index == np.arange(sequence)).all():
-            return replace(act, base=replace(total, position=known.table))
-        if total.type is None and not index.any():
-            return replace(act, base=replace(total, type=known.table))
-        raise draft.fail(node, "adds positions that do not count from 0, which is not supported")
+        if known.constant and not index.any() and (sequence > 1 or total.position is not None):
+            # Every token has type 0; or task 0, where types are another table.
+            kind = known.table if total.type is None else total.type + known.table[:1]
+            return replace(act, base=replace(total, type=kind))
+        if total.position is None:
+            position, padding = _positions(draft, node, total, known.table, index, known.sources)
+            return replace(act, base=replace(total, position=position, padding=padding))
+        raise draft.fail(node, "adds positions twice")
+    if not known.constant:
+        return None
     # Exporters with fixed shapes fold the look-up away: what is left are its rows.
     rows = np.broadcast_to(known.array, total.shape)
     if not (rows == rows[:1]).all():
@@ -172,6 +179,30 @@ def _add_rows(draft: Draft, node: NodeProto, act: Act, total: Sum, known: Known)
     if total.position is None:
         return replace(act, base=replace(total, position=table))
     return None
+
+
+def _positions(
+    draft: Draft,
+    node: NodeProto,
+    total: Sum,
+    table: Array,
+    index: Array,
+    sources: frozenset[str],
+) -> tuple[Array, int | None]:
+    """The table of positions that counts as `ir.LookUp` does, and the padding it leaves out."""
+    first = int(index[0, 0])
+    if not sources and first >= 0 and (index == first + np.arange(index.shape[-1])).all():
+        return table[first:], None
+    for ids in (part[1] for part in total.parts):
+        known = draft.values[ids]
+        if sources == {ids} and isinstance(known, Known):
+            # Samples of ids are 0 and 1: any other padding leaves out none of them.
+            for padding in (0, 1, first - 1):
+                if padding >= 0 and (index == padded_positions(known.array, padding)).all():
+                    return table, padding
+    raise draft.fail(
+        node, "adds positions that count neither all tokens nor those that are no padding"
+    )
 
 
 def _add_acts(draft: Draft, node: NodeProto, a: Act, b: Act) -> Act | None:
@@ -206,6 +237,7 @@ def _add_sums(draft: Draft, node: NodeProto, act: Act, a: Sum, b: Sum) -> Act:
         parts=(*a.parts, *b.parts),
         position=b.position if a.position is None else a.position,
         type=b.type if a.type is None else a.type,
+        padding=b.padding if a.padding is None else a.padding,
         shape=a.shape,
     )
     return replace(act, base=total)

@@ -182,7 +182,7 @@ def gather(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
             found = Sum(parts=((table, index.origin),), shape=(*index.array.shape, hidden))
             return [Act.plain(found, found.shape)]
         known = draft.fold(node, inputs)
-        if real and index.constant:
+        if real:
             return [replace(known[0], table=table, index=index.array)]
         return list(known)
     act = act_of(draft, node, inputs)

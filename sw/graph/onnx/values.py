@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnx import NodeProto
 
 from tilewright.sw.graph.onnx.view import View
-from tilewright.sw.models.functions import FUNCTIONS, QUICK_GELU, erf
+from tilewright.sw.models.functions import HOST_FUNCTIONS, QUICK_GELU, erf
 
 Array = npt.NDArray[Any]
 Curve = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ class Known:
     origin : str or None
         The input it is, unchanged.
     table, index : ndarray or None
-        It is ``table[index]``.
+        It is ``table[index]``; of an index that an input makes, too.
     """
 
     array: Array
@@ -68,12 +68,15 @@ class Sum:
     parts : tuple of (table, input that holds the ids)
     position, type : ndarray or None
         Table of the positions, of the types if every token has type 0.
+    padding : int or None
+        The id that positions do not count, see `tilewright.sw.graph.ir.LookUp`.
     shape : tuple of int
     """
 
     parts: tuple[tuple[Array, str], ...]
     position: Array | None = None
     type: Array | None = None
+    padding: int | None = None
     shape: tuple[int, ...]
 
 
@@ -254,8 +257,9 @@ def _curves() -> dict[str, Curve]:
         "quick_gelu": GRID / (1 + np.exp(-QUICK_GELU * GRID)),
         "silu": GRID / (1 + np.exp(-GRID)),
         "tanh": np.tanh(GRID),
+        "relu": np.maximum(GRID, 0),
     }
-    return {name: wide[name] for name in FUNCTIONS}
+    return {name: wide[name] for name in HOST_FUNCTIONS}
 
 
 _CURVES = _curves()
