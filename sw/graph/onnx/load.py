@@ -96,7 +96,8 @@ def survey(path: Path) -> tuple[ir.Graph, tuple[str, ...]]:
     Returns
     -------
     graph : Graph
-        All that could be imported; its outputs are the tensors that nothing reads.
+        All that could be imported; its outputs are the last tensors on the way to those of the file
+        that could.
     outputs : tuple of str
         Those of the file's outputs that can be imported.
 
@@ -106,10 +107,15 @@ def survey(path: Path) -> tuple[ir.Graph, tuple[str, ...]]:
         As `import_onnx`, or if nothing at all can be read.
     """
     draft, inputs = _draft(read(path), _SAMPLES)
-    made = {name: _output(draft, name) for name in draft.source.outputs if _made(draft, name)}
-    reads = {name for node in draft.nodes.values() for name, _ in node.inputs()}
-    ends = {name: name for name in draft.nodes if name not in reads and name not in made}
-    return _graph(draft, inputs, made | ends), tuple(made)
+    makers = {name: node for node in draft.source.nodes for name in node.output}
+    made, queue = dict[str, str](), list(draft.source.outputs)
+    for name in queue:
+        inner = _found(draft, name)
+        if inner is not None:
+            made[name] = inner
+        elif name in makers:
+            queue += (one for one in makers[name].input if one not in queue)
+    return _graph(draft, inputs, made), tuple(name for name in draft.source.outputs if name in made)
 
 
 def _read_with(source: Source, samples: tuple[int, ...]) -> ir.Graph:
@@ -218,12 +224,12 @@ def _output(draft: Draft, name: str) -> str:
     return made
 
 
-def _made(draft: Draft, name: str) -> bool:
+def _found(draft: Draft, name: str) -> str | None:
+    """The tensor behind a name; None where there is none."""
     try:
-        _output(draft, name)
+        return _output(draft, name)
     except GraphError:
-        return False
-    return True
+        return None
 
 
 def _needed(draft: Draft, outputs: list[str]) -> tuple[ir.Node, ...]:
