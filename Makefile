@@ -11,7 +11,7 @@ help:
 	@echo "make demo         one real BERT encoder layer through generated RTL, bit for bit"
 	@echo "make test         lint and tests (what CI runs)"
 	@echo "make test-all     the same with the slow tests: every size, place and route"
-	@echo "make test-export  ONNX graphs of PyTorch's exporters; installs PyTorch"
+	@echo "make test-export  ONNX graphs of PyTorch's exporters, families of transformers; installs both"
 	@echo "make bench        every figure of docs/performance.md, an hour or two"
 	@echo "make lint         ruff and mypy only"
 	@echo "make setup        prepare the machine and .venv, nothing else"
@@ -44,7 +44,7 @@ bench:
 
 test-export:
 	@scripts/setup export
-	$(PYTEST) -m "slow or not slow" tests/sw/test_models_exported.py $(ARGS)
+	$(PYTEST) -m "slow or not slow" tests/sw/test_models_exported.py tests/sw/test_families_exported.py $(ARGS)
 
 pytest: setup
 	$(PYTEST) $(ARGS)

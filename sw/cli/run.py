@@ -104,9 +104,9 @@ def command(
         sequence=sequence,
         executable=executable,
     ) as session:
-        outputs = session.pipeline(given, truncate=truncate)
+        found = session.pipeline(given, truncate=truncate)
         rows = []
-        for number, output in enumerate(outputs):
+        for number, output in enumerate(found):
             row = _row(number, output)
             if session.engine is not None:
                 result = session.results[number]
@@ -126,8 +126,15 @@ def command(
     embeddings = [row["embedding"] for row in rows if "embedding" in row]
     if len(embeddings) > 1:
         tables.append(("cosine similarity", *_similarity(embeddings)))
+    left_out = session.pipeline.left_out
     emit_tables(
-        tables, json_path=json_path, keys=["similarity"], extra={"config": config.to_dict()}
+        tables,
+        json_path=json_path,
+        keys=["similarity"],
+        notes=[f"{left_out}: its head is not run, these are sentence embeddings"]
+        if left_out
+        else [],
+        extra={"config": config.to_dict(), "left_out": left_out},
     )
 
 

@@ -303,10 +303,10 @@ class _Finder:
         if self._first(name, encoder.hidden):
             return heads.Pooling(mode="cls", unit=unit)
         # A single sequence has no padding: there, a mean without a mask is the same.
-        mean = isinstance(node, ir.TokenMean) and node.x == encoder.hidden
-        if mean and (encoder.mask is None or node.mask in (None, encoder.mask)):
-            return heads.Pooling(mode="mean", unit=unit)
-        return None
+        if not isinstance(node, ir.TokenMean) or node.x != encoder.hidden:
+            return None
+        other = node.mask is not None and encoder.mask not in (None, node.mask)
+        return None if other else heads.Pooling(mode="mean", unit=unit)
 
     def _classifier(self, outputs: list[str], hidden: str) -> heads.Head | None:
         picks = [self.made.get(name) for name in outputs]

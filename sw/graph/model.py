@@ -20,6 +20,7 @@ from tilewright.sw.models.heads import (
     SequenceClassifier,
     TokenClassifier,
     labels_of,
+    left_out,
     load_head,
     load_pooling,
 )
@@ -35,11 +36,14 @@ class Model:
     head : Head
     folder : Path
         Where its tokenizer is.
+    left_out : str or None
+        The architecture, where its own head (masked words, a choice of answers …) is not run.
     """
 
     bert: Bert
     head: Head
     folder: Path
+    left_out: str | None = None
 
 
 def load_model(where: str | Path, outputs: Sequence[str] | None = None) -> Model:
@@ -65,7 +69,12 @@ def load_model(where: str | Path, outputs: Sequence[str] | None = None) -> Model
         if outputs:
             raise ModelError(f"output {outputs[0]!r} of {where}: only an ONNX file has outputs")
         folder = resolve_model(where)
-        return Model(bert=Bert.load(folder), head=load_head(folder), folder=folder)
+        return Model(
+            bert=Bert.load(folder),
+            head=load_head(folder),
+            folder=folder,
+            left_out=left_out(folder),
+        )
     folder = next((one for one in (path.parent, path.parent.parent) if _is_home(one)), path.parent)
     try:
         graph = load_onnx(path, outputs)

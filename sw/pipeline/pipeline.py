@@ -71,6 +71,8 @@ class Pipeline:
         For the embedding tables, and the format of the engine's output.
     engine : Engine, optional
         The golden functions by default.
+    left_out : str, optional
+        Architecture of the model where its own head is not run.
     """
 
     def __init__(
@@ -81,9 +83,10 @@ class Pipeline:
         head: Head,
         quantized: QModel,
         engine: Engine | None = None,
+        left_out: str | None = None,
     ) -> None:
         self.model, self.tokenizer, self.head = model, tokenizer, head
-        self.quantized = quantized
+        self.quantized, self.left_out = quantized, left_out
         self.engine: Engine = ReferenceEngine(quantized) if engine is None else engine
 
     @classmethod
@@ -120,13 +123,14 @@ class Pipeline:
             head=model.head,
             quantized=quantized,
             engine=engine(quantized),
+            left_out=model.left_out,
         )
 
     @property
     def limit(self) -> int:
         """Longest text in tokens, special ones included."""
-        positions = self.model.config.positions
-        return positions if self.engine.limit is None else min(positions, self.engine.limit)
+        limits = (self.model.config.positions, self.tokenizer.limit, self.engine.limit)
+        return min(limit for limit in limits if limit is not None)
 
     def tokens(self, texts: Sequence[Text], *, truncate: bool = False) -> list[Encoded]:
         """Tokens of each text, all of them checked before anything runs.

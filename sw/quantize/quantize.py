@@ -44,7 +44,12 @@ KIND = "quantized"
 _EMBEDDING_Q = 13
 _FILE = "model.npz"
 _CODE = ("sw/quantize", "sw/models", "sim/golden")
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "sentence_bert_config.json",
+)
 
 
 class Quantizer:

@@ -53,7 +53,20 @@ def test_run_gives_the_pipeline_s_embeddings(folder: Path, tmp_path: Path) -> No
         )
     assert all(row["cycles"] > 1000 for row in found["verilator"])
     assert all(row["rows"] == 16 and row["cycles"] is None for row in found["iss"])
-    assert len(json.loads(out.read_text())["similarity"]) == len(TEXTS)
+    document = json.loads(out.read_text())
+    assert len(document["similarity"]) == len(TEXTS)
+    assert document["left_out"] is None
+
+
+def test_run_says_which_head_it_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, kind = tmp_path / "out.json", "BertForMaskedLM"
+    folder = model_folder(tmp_path / "model", architectures=[kind])
+    assert call("run", folder, "--text", "a", "--backend", "reference", "--json", out) == 0
+    assert json.loads(out.read_text())["left_out"] == kind
+    line = f"{kind}: its head is not run, these are sentence embeddings"
+    assert line in capsys.readouterr().out
 
 
 def test_a_file_of_texts_has_one_a_line(tmp_path: Path) -> None:

@@ -110,10 +110,9 @@ def test_a_feed_forward_block_from_onnx(device: Device) -> None:
 # ---- rows of very different sizes ---------------------------------------------------------------
 
 
-def run(device: Device, graph: Graph, *, bits: int = 8, **inputs: object) -> np.ndarray:
-    (out,) = run_graph(
-        device, graph, {name: np.asarray(x, np.float32) for name, x in inputs.items()}, bits=bits
-    ).values()
+def run(device: Device, graph: Graph, **inputs: object) -> np.ndarray:
+    feeds = {name: np.asarray(x, np.float32) for name, x in inputs.items()}
+    (out,) = run_graph(device, graph, feeds).values()
     return out
 
 

@@ -207,7 +207,7 @@ def _check_form(draft: Draft, node: NodeProto) -> None:
     for name, attribute in schema.attributes.items():
         if attribute.required and name not in given:
             raise draft.fail(node, f"lacks its attribute {name!r}")
-        if name in given and given[name] != attribute.type.value:
+        if name in given and given[name] != int(attribute.type):
             raise draft.fail(node, f"has an attribute {name!r} of another type")
 
 
