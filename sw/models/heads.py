@@ -244,17 +244,18 @@ def load_head(folder: Path) -> Head:
     family, task = family_of(raw), _task(raw)
     if task not in _TASKS:
         return load_pooling(folder)
-    hidden = family.integer(raw, "hidden_size")
+    hidden, parts = family.integer(raw, "hidden_size"), family.classifier
+    names = ("qa_outputs", "classifier", parts.pooler, parts.outputs)
+    tensors = read_tensors(folder, lambda full: any(_is(full, name) for name in names))
 
     def linear(name: str, k: int, n: int) -> Linear:
-        return _linear(read_tensors(folder, lambda full: _is(full, name)), name, k, n)
+        return _linear(tensors, name, k, n)
 
     if task == "ForQuestionAnswering":
         return SpanFinder(outputs=linear("qa_outputs", hidden, 2))
     labels = labels_of(raw)
     if task == "ForTokenClassification":
         return TokenClassifier(classifier=linear("classifier", hidden, len(labels)), labels=labels)
-    parts = family.classifier
     alone = "regression" if len(labels) == 1 else "single_label_classification"
     return SequenceClassifier(
         pooler=linear(parts.pooler, hidden, hidden),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from tokenizers.implementations import BertWordPieceTokenizer
 
 from tilewright.sw.models.config import read_json
 from tilewright.sw.models.errors import ModelError
+
+_OTHERS = ("vocab.json", "sentencepiece.bpe.model", "spiece.model")
+"""Vocabularies that `transformers` turns into a ``tokenizer.json``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +182,9 @@ def _read(folder: Path) -> tokenizers.Tokenizer:
     if not path.is_file():
         path = vocabulary
     if not path.is_file():
-        raise ModelError(f"the model folder {folder} has no tokenizer.json and no vocab.txt")
+        other = next((name for name in _OTHERS if (folder / name).is_file()), None)
+        hint = "" if other is None else f"; {other} is not read: convert it with {_convert(folder)}"
+        raise ModelError(f"the model folder {folder} has no tokenizer.json and no vocab.txt{hint}")
     with _one_line(f"cannot read {path}"):
         if path == vocabulary:
             found = _word_pieces(path, folder / "tokenizer_config.json")
@@ -206,6 +212,14 @@ def _word_pieces(path: Path, config: Path) -> tokenizers.Tokenizer:
         handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
     )
     return tokenizers.Tokenizer.from_str(pieces.to_str())
+
+
+def _convert(folder: Path) -> str:
+    """Shell command that writes the ``tokenizer.json`` of a folder."""
+    return (
+        f"cd {shlex.quote(str(folder.absolute()))} && python -c "
+        "\"import transformers as t; t.AutoTokenizer.from_pretrained('.').save_pretrained('.')\""
+    )
 
 
 @contextmanager

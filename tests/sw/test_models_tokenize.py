@@ -77,6 +77,9 @@ def test_files_refused(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(ModelError, match=r"no tokenizer\.json and no vocab\.txt"):
         Tokenizer(folder)
+    (folder / "sentencepiece.bpe.model").touch()
+    with pytest.raises(ModelError, match=r"sentencepiece\.bpe\.model is not read: convert it with"):
+        Tokenizer(folder)
     for content in ("", "{}", "[1]", '{"version": "1.0"}'):
         (folder / "tokenizer.json").write_text(content)
         with pytest.raises(ModelError, match=r"cannot read .*tokenizer\.json") as caught:
