@@ -25,6 +25,7 @@ from tests.sw.onnx_graphs import (
 )
 from tests.sw.same import same
 from tests.sw.small_bert import small_bert
+from tilewright.sw.graph import ir
 from tilewright.sw.graph.encoder import encoder_of
 from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.graph.onnx.load import import_model, import_onnx
@@ -268,22 +269,24 @@ def _pair(kind: str, a: list[Any], b: list[Any]) -> onnx.ModelProto:
 
 
 def test_broadcasts() -> None:
-    for kind, a, b, match in (
+    refused: list[tuple[str, list[Any], list[Any], str]] = [
         ("MatMul", ["m", 6], [6], r"multiplies \[5, 6\] and \[6\], must be matrices"),
         ("MatMul", ["m", 6], [5, 7], r"\['m', 6\] and \[5, 7\] do not fit: 6 is not 5"),
         ("MatMul", [2, "m", 6], [3, 6, 7], r"joins \[2\] and \[3\], which do not broadcast"),
         ("MatMul", ["a", "m", 6], ["b", 6, 7], "do not broadcast"),
         ("Add", ["m", 6], ["k", 6], r"joins \[5, 6\] and \[7, 6\], which do not broadcast"),
         ("Add", ["m", 6], [5, 6], r"axes \['m', 6\] and \[5, 6\] do not broadcast"),
-    ):
+    ]
+    for kind, a, b, match in refused:
         with pytest.raises(GraphError, match=match):
             import_model(_pair(kind, a, b))
-    for kind, a, b, want in (
+    supported: list[tuple[str, list[Any], list[Any], ir.Shape]] = [
         ("MatMul", [2, 1, "m", 6], [3, 6, 7], (2, 3, "m", 7)),
         ("MatMul", ["m", 6], ["a", 6, 7], ("a", "m", 7)),
         ("Add", ["m", 6], [6], ("m", 6)),
         ("Add", [1, 6], ["b", "m", 6], ("b", "m", 6)),
-    ):
+    ]
+    for kind, a, b, want in supported:
         graph = import_model(_pair(kind, a, b))
         assert graph.tensors[graph.outputs[0]].shape == want
 

@@ -69,7 +69,7 @@ def clip(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
         constant(draft, node, inputs, i + 1) if len(node.input) > i + 1 else options.get(name)
         for i, name in enumerate(("min", "max"))
     )
-    curve = np.clip(act.samples, low, high)
+    curve = np.clip(act.samples, -np.inf if low is None else low, np.inf if high is None else high)
     return [draft.curved(act, curve.reshape(GRID.shape), node)]
 
 

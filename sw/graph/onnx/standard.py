@@ -183,7 +183,8 @@ def gather(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
             return [Act.plain(found, found.shape)]
         known = draft.fold(node, inputs)
         if real:
-            return [replace(known[0], table=table, index=index.array)]
+            # The index may say more of positions than a table of equal rows does.
+            return [replace(known[0], sources=index.sources, table=table, index=index.array)]
         return list(known)
     act = act_of(draft, node, inputs)
     where = constant(draft, node, inputs, 1)
