@@ -226,7 +226,13 @@ class EncoderWriter:
         if self.bert.config.padding is not None:
             skipped = self.bert.config.padding + 1
             position = b.const(np.pad(table.position, ((skipped, 0), (0, 0)), mode="edge"))
-        x = self.norm(b.op("Add", b.op("Gather", position, index), x), table.ln)
+        rows = b.op("Gather", position, index)
+        if self.d.norm == "skip":
+            parts = (x, rows, b.const(table.ln.gamma), b.const(table.ln.beta))
+            eps = self.bert.config.eps
+            x = b.op("SkipLayerNormalization", *parts, domain=MS, epsilon=eps)
+        else:
+            x = self.norm(b.op("Add", rows, x), table.ln)
         return x if table.project is None else self.linear(x, table.project)
 
     def positions(self) -> str:

@@ -230,6 +230,9 @@ def test_families(tmp_path: Path, family: str, head: str, exporter: str) -> None
     found, real = load_model(path), load_model(folder)
     assert same(found.bert, real.bert)
     assert same(found.head, real.head)
+    if exporter == "torchscript":
+        fused = load_model(_fuse(path, real.bert.config.heads, real.bert.config.hidden))
+        assert same(fused.bert, real.bert)
     feeds = {"input_ids": np.arange(5, 33).reshape(2, 14), "attention_mask": np.ones((2, 14), int)}
     feeds["input_ids"][1, 9:] = model.config.pad_token_id
     feeds["attention_mask"][1, 9:] = 0

@@ -11,7 +11,7 @@ from onnx import NodeProto
 from tilewright.sw.graph import ir
 from tilewright.sw.graph.onnx import masks
 from tilewright.sw.graph.onnx.draft import Draft
-from tilewright.sw.graph.onnx.pointwise import add_tensors, add_vector
+from tilewright.sw.graph.onnx.pointwise import add, add_tensors, add_vector
 from tilewright.sw.graph.onnx.products import gemm, linear, product
 from tilewright.sw.graph.onnx.read import attributes, f32
 from tilewright.sw.graph.onnx.standard import Handler, Inputs, act_of, constant
@@ -71,10 +71,16 @@ def layer_norm(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
 def skip_layer_norm(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
     """``LayerNorm(x + skip + bias)``; the fourth output is the sum."""
     x, skip = act_of(draft, node, inputs), _at(inputs, 1)
-    if not isinstance(skip, Act):
-        raise draft.fail(node, "adds no activation")
     gamma, beta = (constant(draft, node, inputs, i) for i in (2, 3))
     bias = _at(inputs, 4)
+    none = Known(array=np.zeros(0))
+    if isinstance(skip, Known) and bias is None:
+        # Rows of an embedding that are the same for every text.
+        rows = add(draft, node, x, skip)
+        if rows is not None:
+            return [_norm(draft, node, rows, gamma, beta), none, none, rows]
+    if not isinstance(skip, Act):
+        raise draft.fail(node, "adds no activation")
     if isinstance(bias, Known):
         # The bias belongs to whichever operand is a product without one.
         name = f"{node.output[0]}.biased"
@@ -86,7 +92,6 @@ def skip_layer_norm(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value
         else:
             raise draft.fail(node, "adds a bias to what is no product without one")
     total = add_tensors(draft, node, x, skip, f"{node.output[0]}.sum")
-    none = Known(array=np.zeros(0))
     return [_norm(draft, node, total, gamma, beta), none, none, total]
 
 

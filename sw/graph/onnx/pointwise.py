@@ -258,7 +258,9 @@ def sub(draft: Draft, node: NodeProto, a: Value, b: Value) -> Act | None:
 def div(draft: Draft, node: NodeProto, a: Value, b: Value) -> Act | None:
     """A row over its deviation or its length; a sum of tokens over their number."""
     if isinstance(a, Act) and isinstance(a.base, TokenSum) and isinstance(b, Known):
-        return share(draft, node, a, a.base, replace(b, array=1 / b.array))
+        with np.errstate(all="ignore"):
+            inverse = replace(b, array=1 / b.array)
+        return share(draft, node, a, a.base, inverse)
     found = _normalized(draft, node, a, b, inverse=False)
     return found or _unit(draft, node, a, b, inverse=False)
 

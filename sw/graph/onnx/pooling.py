@@ -38,6 +38,7 @@ def weighted(draft: Draft, node: NodeProto, act: Act, weights: Known) -> Act:
 
 
 def summed(draft: Draft, node: NodeProto, act: Act) -> Act:
+    """The sum over the tokens of an activation that has weights."""
     base = act.base
     assert isinstance(base, Weighted)  # callers have looked
     batch, _, hidden = act.of
