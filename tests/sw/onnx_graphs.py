@@ -228,9 +228,9 @@ class EncoderWriter:
             position = b.const(np.pad(table.position, ((skipped, 0), (0, 0)), mode="edge"))
         rows = b.op("Gather", position, index)
         if self.d.norm == "skip":
-            parts = (x, rows, b.const(table.ln.gamma), b.const(table.ln.beta))
+            vectors = (b.const(table.ln.gamma), b.const(table.ln.beta))
             eps = self.bert.config.eps
-            x = b.op("SkipLayerNormalization", *parts, domain=MS, epsilon=eps)
+            x = b.op("SkipLayerNormalization", x, rows, *vectors, domain=MS, epsilon=eps)
         else:
             x = self.norm(b.op("Add", rows, x), table.ln)
         return x if table.project is None else self.linear(x, table.project)
