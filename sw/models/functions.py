@@ -12,6 +12,9 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
+MASKED = np.float32(-1e30)
+"""Score of a token that is not attended to."""
+
 QUICK_GELU = 1.702
 """``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``."""
 
@@ -135,7 +138,7 @@ def attention(q: F32, k: F32, v: F32, *, heads: int, scale: float, mask: Bool | 
     qh, kh, vh = (split_heads(t, heads) for t in (q, k, v))
     scores = qh @ kh.swapaxes(-1, -2) * np.float32(scale)
     if mask is not None:
-        scores = np.where(mask[..., None, None, :], scores, np.float32(-1e30))
+        scores = np.where(mask[..., None, None, :], scores, MASKED)
     return merge_heads(softmax(scores) @ vh)
 
 

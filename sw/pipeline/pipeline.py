@@ -94,6 +94,7 @@ class Pipeline:
         cls,
         where: str | Path | Model,
         *,
+        outputs: Sequence[str] | None = None,
         precision: str = "w8a8",
         engine: Callable[[QModel], Engine] = ReferenceEngine,
     ) -> Pipeline:
@@ -102,6 +103,7 @@ class Pipeline:
         Parameters
         ----------
         where : str, Path or Model
+        outputs : sequence of str, optional
             As `tilewright.sw.graph.model.load_model`.
         precision : str
             Of `tilewright.sw.quantize.quantize.quantize`.
@@ -113,7 +115,7 @@ class Pipeline:
         ModelError
             As reading, tokenizer and quantization say.
         """
-        model = where if isinstance(where, Model) else load_model(where)
+        model = where if isinstance(where, Model) else load_model(where, outputs)
         quantized = quantize_model(model.bert, model.folder, precision=precision)
         return cls(
             model=model.bert,
