@@ -403,8 +403,8 @@ def test_a_guided_search_of_a_small_space_ends():
     ("options", "said"),
     [
         ({"search": "bayes"}, "search 'bayes'"),
-        ({"search": "random", "count": 0}, "0 points"),
-        ({"search": "grid", "count": 5}, "random or optuna"),
+        ({"search": "random", "count": 0}, "points = 0"),
+        ({"search": "grid", "count": 5}, "random and optuna"),
         (
             {"search": "grid", "space": LARGE},
             "1,048,576 combinations: a grid has 1,000,000 at most",
