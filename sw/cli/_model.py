@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilewright.sw.cli._output import spinner
 from tilewright.sw.errors import UserError, reason
+from tilewright.sw.words import plural
 
 if TYPE_CHECKING:
     from tilewright.hw.config import Config
@@ -41,7 +42,8 @@ def read_texts(
     if not contexts:
         return list(found)
     if len(contexts) != len(found):
-        raise UserError(f"{len(contexts)} --context for {len(found)} texts: one for each")
+        texts_given = plural(len(found), "text")
+        raise UserError(f"{len(contexts)} --context for {texts_given}: expected one for each")
     return list(zip(found, contexts, strict=True))
 
 
@@ -102,7 +104,7 @@ def open_session(
                 device,
                 sequence=sequence,
                 executable=executable,
-                progress=lambda done, total: tell(f"{backend}: {done} of {total} texts"),
+                progress=lambda done, total: tell(f"{backend}: {done} of {plural(total, 'text')}"),
             )
             pipeline.engine = engine
             tell(f"compile for {config.name} and run on {backend}")
