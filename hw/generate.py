@@ -50,14 +50,15 @@ class YosysError(OSError):
         self.output = output
 
 
-def memory_limit() -> str:
-    """What is said behind a failure of a WebAssembly program, which reserves gigabytes of addresses
-    it does not use: the limit of addresses, if there is one.
+def lacks_addresses(said: str) -> str | None:
+    """The reason in one line, if by what it printed a WebAssembly program lacked addresses: it
+    reserves gigabytes, which it does not use.
     """
+    if "mmap failed" not in said:
+        return None
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return ""
-    return f": it is WebAssembly, which `ulimit -v` ({limit // 1024} KiB) keeps from running"
+    given = "" if limit == resource.RLIM_INFINITY else f"; `ulimit -v` is {limit // 1024} KiB"
+    return f"it is WebAssembly, and reserves more addresses than it gets{given}"
 
 
 def _short_zeros(text: str) -> str:
@@ -115,7 +116,10 @@ def _modules(
         check=False,
     )
     if run.returncode:
-        raise YosysError(f"Yosys cannot write the Verilog{memory_limit()}", run.stderr.strip())
+        said = run.stderr.strip()
+        if reason := lacks_addresses(said):
+            raise YosysError(f"Yosys cannot run: {reason}", "")
+        raise YosysError("Yosys cannot write the Verilog", said)
     texts = _GENERATED.split(_ONCE.sub("$once", run.stdout))[1:]
     return "\n".join(_short_zeros(text).strip() + "\n" for text in texts)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tilewright._extras import install_command
-from tilewright.hw.generate import memory_limit
+from tilewright.hw.generate import lacks_addresses
 
 
 class SynthesisError(Exception):
@@ -93,7 +93,7 @@ def run_python(
         finally:
             _end_group(process)
     if code_of_exit != 0:
-        raise SynthesisError(
-            f"{name} ended with exit code {code_of_exit}{memory_limit()}; its log is {log}",
-            _tail(log),
-        )
+        said = _tail(log)
+        if reason := lacks_addresses(said):
+            raise SynthesisError(f"{name} cannot run: {reason}")
+        raise SynthesisError(f"{name} ended with exit code {code_of_exit}; its log is {log}", said)

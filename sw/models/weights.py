@@ -76,6 +76,11 @@ def _read(path: Path, wanted: Callable[[str], bool]) -> Tensors:
     except (OSError, SafetensorError) as error:
         said = reason(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"cannot read {path}: {said}") from error
+    except BaseException as error:
+        # What its Rust code panics of is no Exception; of a file that is sound, it is memory.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise MemoryError(f"while reading {path}") from error
     return out
 
 

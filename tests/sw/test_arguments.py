@@ -2,6 +2,7 @@
 
 import dataclasses
 import decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,10 +185,12 @@ def test_sizes_of_programs(value):
 
 
 def test_programs_of_what_is_no_model():
-    refused("^model: expected a QModel", lambda: compile_model("minilm", TINY, 8))
-    refused("^layer: expected a QLayer", lambda: compile_layer(small_model(), TINY, 8))
+    text: Any = "minilm"
+    model: Any = small_model()
+    refused("^model: expected a QModel", lambda: compile_model(text, TINY, 8))
+    refused("^layer: expected a QLayer", lambda: compile_layer(model, TINY, 8))
     refused("^format of a", lambda: compile_matmul(TINY, 1, 1, 1, a="s32", b="s8"))
-    refused("^precision: expected a str", lambda: Pipeline.load("minilm", precision=8))
+    refused("^precision: expected a str", lambda: Pipeline.load(text, precision=model))
 
 
 @pytest.mark.parametrize("value", NO_INTEGERS, ids=repr)
@@ -254,9 +257,12 @@ def test_sweeps(tmp_path, changes, text):
 
 
 def test_spaces():
-    refused("^axes: expected a Mapping", lambda: Space([("array", [4])]))
-    refused("^base: expected a Config", lambda: Space({"array": [4]}, "tiny"))
-    refused("^space: expected a Space", lambda: sweep({"array": [4]}))
+    axes: Any = [("array", [4])]
+    base: Any = "tiny"
+    space: Any = {"array": [4]}
+    refused("^axes: expected a Mapping", lambda: Space(axes))
+    refused("^base: expected a Config", lambda: Space(space, base))
+    refused("^space: expected a Space", lambda: sweep(space))
     refused("^a space has no 'spam'", lambda: Space({"spam": [4]}))
     refused("^rows", lambda: Space({"rows": [4, None]}))
     objectives = batches(Space({"array": [4]}), "optuna", None, 0, ["speed"])

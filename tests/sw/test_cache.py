@@ -165,7 +165,12 @@ def settled(root, monkeypatch):
     final = cache.build_once(root / "kind" / "name", build)
     hashed = []
     digest = cache._digest
-    monkeypatch.setattr(cache, "_digest", lambda path: hashed.append(path.name) or digest(path))
+
+    def counted(path):
+        hashed.append(path.name)
+        return digest(path)
+
+    monkeypatch.setattr(cache, "_digest", counted)
     assert not cache.damaged(final)
     assert hashed.pop() == "f"
     return final, hashed
@@ -219,7 +224,7 @@ def test_a_cache_that_cannot_be_written(root, monkeypatch, number):
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert cache.build_once(there, raising) == there
-    built = []
+    built: list[Path] = []
     for _ in range(2):
         with pytest.warns(cache.CacheWarning, match=f"the cache {root} cannot be written"):
             folder = cache.build_once(root / "kind" / "new", built.append)

@@ -75,18 +75,8 @@ def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Device, "open", _Wrong(monkeypatch))
     monkeypatch.setattr("tilewright.sw.demo.simulator_library", lambda *a, **k: None)
     texts = ["a dog", "the cat's mat", "a cat"]
-    given = [
-        str(folder),
-        "--preset",
-        "tiny",
-        "--set",
-        "queue_depth=3",
-        "--set",
-        "lanes=1",
-        "--seq",
-        "12",
-    ]
-    given += ["--jobs", "1", "--layer", "1"]
+    given = [str(folder), "--preset", "tiny", "--set", "queue_depth=3", "--set", "lanes=1"]
+    given += ["--seq", "12", "--jobs", "1", "--layer", "1"]
     assert (
         tilewright.sw.cli.call(["demo", *given, *(w for text in texts for w in ("--text", text))])
         == 1
@@ -96,7 +86,7 @@ def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
 
     asked = command.make_context("demo", shlex.split(line)[2:]).params
     wanted = command.make_context("demo", given).params
-    changed = {"texts": ("the cat's mat",), "trace": Path("layer.fst"), "workers": 2}
+    changed = {"texts": ("the cat's mat",), "trace": Path("layer.fst"), "jobs": 2}
     assert asked == wanted | changed
 
 

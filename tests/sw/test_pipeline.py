@@ -169,9 +169,10 @@ def test_texts_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="texts: expected a list of texts, got '"):
         pipeline("the cat")
-    for text in (None, 5, b"cat", ["cat"], ("a", "b", "c"), ("a", None)):
+    wrong: Any
+    for wrong in (None, 5, b"cat", ["cat"], ("a", "b", "c"), ("a", None)):
         with pytest.raises(InputError, match="text 2: expected a text or a pair, got"):
-            pipeline(["the cat", text])
+            pipeline(["the cat", wrong])
     (cut,) = pipeline([long], truncate=True)
     assert len(cut.tokens) == 40
     pipeline.engine = _Padded(pipeline.engine, 16)

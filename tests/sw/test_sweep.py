@@ -183,7 +183,8 @@ def test_a_point_comes_back_from_its_command(functions):
     machine = {"rows": 8, "columns": 4, "lanes": 2, "functions": functions, "sp_depth": 64}
     point = Point.of(machine, mem_bandwidth=1 / 3, sequence=7, precision="w8a8,attention=16")
     work = Work(clock=100 / 3)
-    words = point.command(work, "here").split()[2:]
+    model, *words = point.command(work, "here").split()[2:]
+    assert model == work.model
     options = dict(zip(words[::2], words[1::2], strict=True))
     assert float(options["--clock"]) == work.clock
     settings = (b.split("=") for a, b in zip(words[::2], words[1::2], strict=True) if a == "--set")
