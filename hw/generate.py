@@ -185,9 +185,13 @@ def generate(
 
     Raises
     ------
+    ValueError
+        When the configuration is none.
     OSError
         When the folder cannot be written, or Yosys cannot run.
     """
+    if not isinstance(config, Config):
+        raise ValueError(f"config: expected a Config, got {config!r:.40}")
     folder = Path(folder)
     # Before the work: what cannot be written is refused at once.
     with _made(folder):
