@@ -10,6 +10,7 @@ import click
 
 from tilewright.sw.cli._output import spinner
 from tilewright.sw.errors import UserError, reason
+from tilewright.sw.words import plural
 
 if TYPE_CHECKING:
     from tilewright.hw.config import Config
@@ -52,7 +53,8 @@ def read_texts(
     if not contexts:
         return list(found)
     if len(contexts) != len(found):
-        raise UserError(f"{len(contexts)} --context for {len(found)} texts: one for each")
+        texts_given = plural(len(found), "text")
+        raise UserError(f"{len(contexts)} --context for {texts_given}: expected one for each")
     return list(zip(found, contexts, strict=True))
 
 
@@ -114,7 +116,7 @@ def open_session(
                 device,
                 sequence=sequence,
                 executable=executable,
-                progress=lambda done, total: tell(f"{backend}: {done} of {total} texts"),
+                progress=lambda done, total: tell(f"{backend}: {done} of {plural(total, 'text')}"),
             )
             pipeline.engine = engine
             tell(f"compile for {config.name} and run on {backend}")

@@ -6,6 +6,7 @@ import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._output import Column, emit, json_option, progress, size
+from tilewright.sw.words import plural
 
 
 @click.command()
@@ -52,7 +53,7 @@ def command(
             ),
         )
     emit(
-        title=f"{config.name}: {config.rows}×{config.columns}, {config.lanes} lanes, "
+        title=f"{config.name}: {config.rows}×{config.columns}, {plural(config.lanes, 'lane')}, "
         f"manifest {manifest_hash(config):016x}",
         columns=[
             Column(key="file", header="file"),

