@@ -15,7 +15,8 @@ from tilewright.sw.words import plural
 @click.argument("parts", nargs=-1, metavar="[PART]...")
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     metavar="DIR",
     default=Path("build") / "bench",
     type=click.Path(file_okay=False, path_type=Path),

@@ -13,7 +13,8 @@ from tilewright.sw.words import plural
 @config_options()
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     required=True,
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),

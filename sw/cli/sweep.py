@@ -129,7 +129,8 @@ if TYPE_CHECKING:
 @click.option("--point", "only", metavar="ID", help="Measure this one point again and print it.")
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     metavar="DIR",
     default=Path("build") / "sweep",
     type=click.Path(file_okay=False, path_type=Path),

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     cls=Derived,

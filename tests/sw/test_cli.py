@@ -80,7 +80,7 @@ def test_options_are_named_alike():
             found.setdefault(word, set()).add(use)
     several = {word: uses for word, uses in found.items() if len(uses) > 1}
     # A folder of files, or a file.
-    assert set(several) == {"-o", "--output"}
+    assert set(several) == {"-o", "--out"}
     assert {metavar for metavar, _ in several["-o"]} == {"DIR", "FILE"}
     lengths = {option.name for _, option in OPTIONS if option.name and "seq" in option.name}
     assert lengths == {"sequence"}
