@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilewright.sw.cli._options import Derived
 from tilewright.sw.cli._output import spinner
 from tilewright.sw.errors import UserError, reason
 from tilewright.sw.words import plural
@@ -23,7 +24,9 @@ output_option = click.option(
     "outputs",
     multiple=True,
     metavar="NAME",
-    help="Of an ONNX file: an output to use, or a tensor inside; may be repeated [all outputs].",
+    cls=Derived,
+    show_default="all outputs",
+    help="Of an ONNX file: an output to use, or a tensor inside; may be repeated.",
 )
 """Of every command that loads a model."""
 
