@@ -1,6 +1,8 @@
 """The design space of the generator: one frozen dataclass, its presets and its files."""
 
 import dataclasses
+import hashlib
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +185,16 @@ class Config:
     def onchip_bytes(self) -> int:
         """On-chip memory: scratchpad, accumulators and row table."""
         return self.sp_bytes + self.acc_bytes + self.row_table_bytes
+
+    @property
+    def label(self) -> str:
+        """The name, and behind it 8 hex digits of a hash of all parameters unless the configuration
+        is exactly the preset of that name: two that differ never share a label.
+        """
+        if PRESETS.get(self.name) == self:
+            return self.name
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     # Files.
 

@@ -27,8 +27,6 @@ from tilewright.hw.registers import COUNTERS
 from tilewright.hw.systolic.matmul import MatmulUnit
 from tilewright.hw.vector.unit import VectorUnit
 
-TOP_NAME = "tilewright"
-
 
 class Tilewright(wiring.Component):
     """The accelerator; ports as in `docs/architecture.md`.

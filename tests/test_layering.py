@@ -16,6 +16,7 @@ DEFINITIONS = {
     "hw.config",
     "hw.encoding",
     "hw.manifest",
+    "hw.names",
     "hw.registers",
     "hw.tables",
 }

@@ -18,12 +18,19 @@ from tilewright.sw.cli._output import Column, emit, json_option, progress, size
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the files; made if need be.",
 )
+@click.option(
+    "--prefix",
+    metavar="NAME",
+    help="Top module, and begin of all names of modules, macros and files "
+    "[tilewright_ and the configuration's name].",
+)
 @json_option
 def command(
     preset: str | None,
     config_file: Path | None,
     settings: tuple[str, ...],
     output: Path,
+    prefix: str | None,
     json_path: str | None,
 ) -> None:
     """Write the Verilog of a configuration and the files that go with it.
@@ -47,6 +54,7 @@ def command(
         files = generate(
             config,
             output,
+            prefix=prefix,
             progress=lambda name, number, total: bar.update(
                 task, completed=number, total=total, detail=name
             ),

@@ -83,7 +83,7 @@ def assert_clean(verilog: Path, scratch: Path) -> None:
             "--default-language",
             "1364-2001",
             "--top-module",
-            "tilewright",
+            verilog.stem,
             str(verilog),
         ],
         env=toolchain.build_env(),
@@ -93,7 +93,7 @@ def assert_clean(verilog: Path, scratch: Path) -> None:
     assert result.returncode == 0, output
     assert "%Warning" not in output, output
     if shutil.which("iverilog") is not None:
-        command = ["iverilog", "-g2001", "-Wall", "-Wno-timescale", "-s", "tilewright"]
+        command = ["iverilog", "-g2001", "-Wall", "-Wno-timescale", "-s", verilog.stem]
         command += ["-o", str(scratch / "out"), str(verilog)]
         result = toolchain.run(command, check=False)
         assert result.returncode == 0, result.stdout
@@ -101,7 +101,7 @@ def assert_clean(verilog: Path, scratch: Path) -> None:
 
 
 def test_linters_are_silent(folder, tmp_path):
-    assert_clean(folder / "tilewright.v", tmp_path)
+    assert_clean(folder / "tilewright_tiny.v", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_linters_are_silent(folder, tmp_path):
 )
 def test_linters_are_silent_on_every_shape(config, tmp_path):
     path = tmp_path / "tilewright.v"
-    path.write_text(generate_verilog(config), encoding="utf-8")
+    path.write_text(generate_verilog(config, prefix="tilewright"), encoding="utf-8")
     assert_clean(path, tmp_path)
 
 
@@ -126,11 +126,11 @@ def test_ports():
 
 
 def test_ports_are_those_of_the_verilog(folder):
-    text = (folder / "tilewright.v").read_text(encoding="utf-8")
-    head = re.search(r"^module tilewright\(([^)]*)\)", text, re.MULTILINE)
+    text = (folder / "tilewright_tiny.v").read_text(encoding="utf-8")
+    head = re.search(r"^module tilewright_tiny\(([^)]*)\)", text, re.MULTILINE)
     assert head is not None
     assert {name.strip() for name in head[1].split(",")} == {p["name"] for p in ports(TINY)}
-    template = (folder / "tilewright_instance.v").read_text(encoding="utf-8")
+    template = (folder / "tilewright_tiny_instance.v").read_text(encoding="utf-8")
     assert {m[1] for m in re.finditer(r"^    \.(\w+)\(", template, re.MULTILINE)} == {
         p["name"] for p in ports(TINY)
     }
@@ -138,7 +138,7 @@ def test_ports_are_those_of_the_verilog(folder):
 
 def test_manifest(folder):
     found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    assert found == manifest(TINY)
+    assert found == manifest(TINY, "tilewright_tiny")
     assert found["version"] == __version__
     assert int(found["hash"], 16) == manifest_hash(TINY)
     assert Config.from_dict(found["config"]) == TINY
@@ -152,7 +152,7 @@ def test_hash_tells_configurations_apart():
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 def test_c_header_compiles(folder):
-    source = '#include "tilewright.h"\nint x[TILEWRIGHT_REG_CONTROL == 0x20 ? 1 : -1];\n'
+    source = '#include "tilewright_tiny.h"\nint x[TILEWRIGHT_TINY_REG_CONTROL == 0x20 ? 1 : -1];\n'
     for language in ("c", "c++"):
         subprocess.run(
             ["g++", "-fsyntax-only", "-Wall", "-Werror", "-I", str(folder), "-x", language, "-"],
