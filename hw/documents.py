@@ -10,7 +10,14 @@ from tilewright import __version__
 from tilewright.hw.commands import LAYOUTS, Fault, Opcode, Unit, all_fields
 from tilewright.hw.config import Config
 from tilewright.hw.core import Tilewright
-from tilewright.hw.manifest import SP_READ_LATENCY, interface, manifest_hash
+from tilewright.hw.manifest import (
+    ARITHMETIC,
+    SP_READ_LATENCY,
+    command_layouts,
+    manifest_hash,
+    parameters,
+    register_map,
+)
 from tilewright.hw.registers import BITS, COUNTERS, REGISTERS
 
 
@@ -32,14 +39,19 @@ def ports(config: Config) -> list[dict[str, Any]]:
 
 
 def manifest(config: Config, prefix: str) -> dict[str, Any]:
-    """Return the manifest: the hashed interface, the hash, and what follows from both.
+    """Return the manifest: what the hash covers, the hash, the configuration and what follows.
 
     `prefix` is that of the Verilog: its top module, and the begin of its other names.
     """
     return {
         "generator": "tilewright",
         "hash": f"{manifest_hash(config):016x}",
-        **interface(config),
+        "version": __version__,
+        "config": config.to_dict(),
+        "parameters": parameters(config),
+        "arithmetic": ARITHMETIC,
+        **command_layouts(),
+        **register_map(),
         "top": prefix,
         "prefix": prefix,
         "ports": ports(config),

@@ -16,6 +16,7 @@ from tilewright.hw.config import ACTIVATION_FUNCTIONS, PRESETS, Config, preset_c
 from tilewright.hw.documents import manifest, ports
 from tilewright.hw.generate import generate, generate_verilog
 from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.names import module_prefix
 from tilewright.hw.registers import REGISTERS
 from tilewright.sim import toolchain
 
@@ -147,7 +148,57 @@ def test_manifest(folder):
 def test_hash_tells_configurations_apart():
     hashes = {manifest_hash(config) for config in PRESETS.values()}
     assert len(hashes) == len(PRESETS)
-    assert manifest_hash(TINY) != manifest_hash(TINY.with_settings(["lanes=4"]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("rows=8", True),
+        ("columns=8", True),
+        ("weight_bits=4", True),
+        ("functions=gelu,silu", True),
+        ("sp_depth=2048", True),
+        ("acc_depth=1024", True),
+        ("scale_rows=512", True),
+        ("stat_rows=512", True),
+        ("name=other", False),
+        ("lanes=4", False),
+        ("row_engines=2", False),
+        ("axi_addr_width=40", False),
+        ("axi_data_width=64", False),
+        ("axi_outstanding=1", False),
+        ("axi_max_burst=1", False),
+        ("queue_depth=8", False),
+    ],
+)
+def test_hash_covers_what_programs_depend_on(setting, told):
+    assert (manifest_hash(TINY) != manifest_hash(TINY.with_settings([setting]))) == told
+
+
+def test_hash_is_the_same_in_every_release(monkeypatch):
+    number = manifest_hash(TINY)
+    monkeypatch.setattr("tilewright.__version__", "99.0.0")
+    assert manifest_hash(TINY) == number
+
+
+def test_label_tells_configurations_apart():
+    changed = TINY.with_settings(["axi_outstanding=1"])
+    assert [config.label for config in PRESETS.values()] == list(PRESETS)
+    labels = {changed.label, TINY.with_settings(["lanes=4"]).label, Config(name="tiny").label}
+    assert len(labels) == 3
+    assert all(re.fullmatch("tiny-[0-9a-f]{8}", label) for label in labels)
+    assert changed.with_settings(["axi_outstanding=8"]).label == "tiny"
+
+
+def test_prefix_is_a_name_of_verilog(tmp_path):
+    assert module_prefix(TINY) == "tilewright_tiny"
+    mine = Config(name="my-npu")
+    assert module_prefix(mine) == f"tilewright_{mine.label.replace('-', '_')}"
+    assert module_prefix(TINY, "npu0") == "npu0"
+    for bad in ("", "0npu", "my-npu", "_npu", "npu\n", "é", "small", "module", "logic"):
+        with pytest.raises(ValueError, match=r"prefix .* must "):
+            generate(TINY, tmp_path / "none", prefix=bad)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
