@@ -48,6 +48,9 @@ class Config:
         Longest burst in beats, 1 … 256.
     queue_depth : int
         Commands each unit's queue holds, 1 … 64.
+    register_errors : int
+        1: answer SLVERR to an access of a register that does not exist, and to a write of one that
+        is read-only; 0: answer OKAY, read 0 and ignore what is written.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class Config:
     axi_outstanding: int = 16
     axi_max_burst: int = 64
     queue_depth: int = 8
+    register_errors: int = 0
 
     def __post_init__(self) -> None:
         name = self.name.replace("-", "_") if isinstance(self.name, str) else ""
@@ -108,6 +112,7 @@ class Config:
             ("axi_outstanding", 1, 32),
             ("axi_max_burst", 1, 256),
             ("queue_depth", 1, 64),
+            ("register_errors", 0, 1),
         ):
             value = getattr(self, key)
             if not low <= value <= high:

@@ -98,7 +98,7 @@ def _modules(
     RuntimeError
         When Yosys refuses them: its output.
     """
-    names = [prefix + name.removeprefix(TOP_NAME) for name in cells]
+    names = [re.sub(f"^{TOP_NAME}", prefix, name) for name in cells]
     netlists = []
     for number, (name, cell) in enumerate(cells.items()):
         if progress is not None:

@@ -120,3 +120,7 @@ def _build() -> dict[str, Register]:
 
 
 REGISTERS: dict[str, Register] = _build()
+READABLE = frozenset(register.address for register in REGISTERS.values())
+"""Addresses that are no error to read."""
+WRITABLE = frozenset(r.address for r in REGISTERS.values() if r.access != "ro")
+"""Addresses that are no error to write."""
