@@ -35,15 +35,14 @@ def command(
 ) -> None:
     """Write the Verilog of a configuration and the files that go with it.
 
-    Plain Verilog-2001 with the top module `tilewright`, an instantiation template, manifest.json,
-    a C header and the register documentation. The same configuration and version give the same
-    bytes on any machine.
+    Plain Verilog-2001, an instantiation template, manifest.json, a C header and the register
+    documentation. The same configuration, prefix and version give the same bytes on any machine.
 
     \b
     Examples:
       tilewright generate --preset default -o build/default
       tilewright generate --preset small --set lanes=8 --set sp_depth=2048 -o build/mine
-      tilewright generate --config mine.toml -o build/mine
+      tilewright generate --config mine.toml --prefix npu0 -o build/mine
     """
     from tilewright.hw.generate import generate
     from tilewright.hw.manifest import manifest_hash
