@@ -9,7 +9,7 @@ from amaranth.lib.wiring import Out
 from tilewright import __version__
 from tilewright.hw.commands import LAYOUTS, Fault, Opcode, Unit, all_fields
 from tilewright.hw.config import Config
-from tilewright.hw.core import Tilewright
+from tilewright.hw.core import ACTIVE_HIGH, Tilewright
 from tilewright.hw.manifest import (
     ARITHMETIC,
     SP_READ_LATENCY,
@@ -21,24 +21,19 @@ from tilewright.hw.manifest import (
 from tilewright.hw.registers import BITS, COUNTERS, REGISTERS
 
 
-def ports(config: Config) -> list[dict[str, Any]]:
-    """Return name, direction and width of the top module's ports."""
-    listed = [
-        {"name": "clk", "direction": "input", "width": 1},
-        {"name": "rst", "direction": "input", "width": 1},
+def ports(config: Config, reset: str = ACTIVE_HIGH) -> list[dict[str, Any]]:
+    """Return name, direction and width of the top module's ports; `reset` as for `Tilewright`."""
+    return [
+        {
+            "name": name,
+            "direction": "output" if member.flow == Out else "input",
+            "width": Shape.cast(member.shape).width,
+        }
+        for name, member in Tilewright(config, reset=reset).signature.members.items()
     ]
-    for name, member in Tilewright(config).signature.members.items():
-        listed.append(
-            {
-                "name": name,
-                "direction": "output" if member.flow == Out else "input",
-                "width": Shape.cast(member.shape).width,
-            }
-        )
-    return listed
 
 
-def manifest(config: Config, prefix: str) -> dict[str, Any]:
+def manifest(config: Config, prefix: str, reset: str = ACTIVE_HIGH) -> dict[str, Any]:
     """Return the manifest: what the hash covers, the hash, the configuration and what follows.
 
     `prefix` is that of the Verilog: its top module, and the begin of its other names.
@@ -54,7 +49,7 @@ def manifest(config: Config, prefix: str) -> dict[str, Any]:
         **register_map(),
         "top": prefix,
         "prefix": prefix,
-        "ports": ports(config),
+        "ports": ports(config, reset),
         "memory": {
             "panel": config.panel,
             "scratchpad": {
@@ -78,8 +73,8 @@ def manifest(config: Config, prefix: str) -> dict[str, Any]:
     }
 
 
-def manifest_json(config: Config, prefix: str) -> str:
-    return json.dumps(manifest(config, prefix), indent=2, ensure_ascii=False) + "\n"
+def manifest_json(config: Config, prefix: str, reset: str = ACTIVE_HIGH) -> str:
+    return json.dumps(manifest(config, prefix, reset), indent=2, ensure_ascii=False) + "\n"
 
 
 def _banner(config: Config, begin: str, end: str = "") -> str:
@@ -175,9 +170,9 @@ def register_documentation(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def instantiation(config: Config, prefix: str) -> str:
+def instantiation(config: Config, prefix: str, reset: str = ACTIVE_HIGH) -> str:
     """Return a Verilog instantiation template of the top module."""
-    listed = ports(config)
+    listed = ports(config, reset)
     lines = [_banner(config, "//").rstrip()]
     for port in listed:
         span = f"[{port['width'] - 1}:0] " if port["width"] > 1 else ""
