@@ -83,9 +83,8 @@ def add_tilewright(soc, origin=None, name="tilewright"):
         )
     core = Tilewright(soc.platform)
     soc.add_module(name, core)
-    soc.bus.add_slave(
-        name, core.s_axi, SoCRegion(origin=origin, size=REGISTERS_SIZE, cached=False)
-    )
+    region = SoCRegion(origin=origin, size=REGISTERS_SIZE, cached=False)
+    soc.bus.add_slave(name, core.s_axi, region)
     if soc.irq.enabled:
         soc.irq.add(name, use_loc_if_exists=True)
     port = soc.sdram.crossbar.get_port(data_width=DATA_WIDTH)
