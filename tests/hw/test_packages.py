@@ -12,10 +12,11 @@ import pytest
 from lxml import etree
 
 from tests.head import head_image
-from tilewright.hw.config import Config, preset_config
+from tilewright.hw.config import preset_config
 from tilewright.hw.core import RESETS
 from tilewright.hw.generate import generate
-from tilewright.hw.packages import PACKAGES
+from tilewright.hw.packages import PACKAGES, package_files
+from tilewright.hw.packages.description import Core
 from tilewright.hw.registers import IDENTIFICATION, REGISTERS
 from tilewright.sim import toolchain
 from tilewright.sim.testbenches.runner import simulate_verilog
@@ -217,11 +218,8 @@ def test_fusesoc_simulates_a_design_that_depends_on_the_core(folder, reset, tmp_
     assert f"ID {IDENTIFICATION:x}" in fusesoc([folder, user], "sim", "::user", tmp_path)
 
 
-def litex(
-    config: Config, where: Path, *, phases: int, l2: int = 0, reset: str = "active-high"
-) -> str:
-    """Elaborate a LiteX SoC around a configuration, see `litex_soc.py`; its last line of error."""
-    generate(config, where, prefix="core", reset=reset, packages=["litex"])
+def litex(where: Path, *, phases: int, l2: int = 0) -> str:
+    """Elaborate a LiteX SoC around `core_litex.py`, see `litex_soc.py`; its last line of error."""
     script = Path(__file__).with_name("litex_soc.py")
     run = subprocess.run(
         [sys.executable, script, where / "core_litex.py", where, str(phases), str(l2)],
@@ -239,7 +237,8 @@ def litex(
 def test_a_litex_soc_runs_a_program(width, reset, tmp_path):
     """On an SDRAM port of 32 bits, from and to unaligned addresses."""
     config = TINY.with_settings([f"axi_data_width={width}"])
-    assert litex(config, tmp_path, phases=2, reset=reset) == ""
+    generate(config, tmp_path, prefix="core", reset=reset, packages=["litex"])
+    assert litex(tmp_path, phases=2) == ""
     soc = json.loads((tmp_path / "csr.json").read_text())
     image = head_image(config, head=3, sequence=16)
     image.base = soc["memories"]["main_ram"]["base"]
@@ -260,11 +259,15 @@ def test_a_litex_soc_runs_a_program(width, reset, tmp_path):
 
 
 def test_litex_refuses_what_breaks(tmp_path):
-    assert litex(TINY, tmp_path, phases=4) == (
+    core = Core(config=TINY, top="core", reset="active-high")
+    for name, content in package_files(core, ["litex"]).items():
+        (tmp_path / name).write_text(content)
+    assert litex(tmp_path, phases=2) == ""
+    assert litex(tmp_path, phases=4) == (
         "ValueError: m_axi must be 64 bits or wider for this SDRAM, got 32: "
         "generate it with --set axi_data_width=64"
     )
-    assert "must have no L2 cache" in litex(TINY, tmp_path, phases=2, l2=8192)
+    assert "must have no L2 cache" in litex(tmp_path, phases=2, l2=8192)
 
 
 @pytest.mark.parametrize("names", ["vivado,quartus", "quartus", ""])
