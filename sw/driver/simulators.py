@@ -11,7 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from tilewright.hw.config import Config
-from tilewright.sim.native.build import LIBRARY, TOP, build, build_key
+from tilewright.hw.names import TOP_NAME
+from tilewright.sim.native.build import LIBRARY, build, build_key
 from tilewright.sim.native.labels import labels
 from tilewright.sim.native.probes import probes
 from tilewright.sim.toolchain import run, toolchain_id
@@ -95,7 +96,7 @@ def simulator_library(
     tell = progress or (lambda text: None)
     if isinstance(source, Config):
         text = generated(source, progress=progress)
-        names, nets = labels(TOP) if trace else "", probes(TOP) if spans else ""
+        names, nets = labels(TOP_NAME) if trace else "", probes(TOP_NAME) if spans else ""
     else:
         text, names, nets = source, "", ""
     key = build_key(text, trace=trace, labels=names, probes=nets)
