@@ -134,8 +134,8 @@ class Image:
             "after.bin": after.tobytes(),
             "run.json": json.dumps(run).encode(),
         }
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
         return [folder / name for name in files]
 
     @classmethod

@@ -59,7 +59,7 @@ def command(
             ),
         )
     emit(
-        title=f"{config.name}: {config.rows}×{config.columns}, {config.lanes} lanes, "
+        title=f"{config.title}: {config.rows}×{config.columns}, {config.lanes} lanes, "
         f"manifest {manifest_hash(config):016x}",
         columns=[
             Column(key="file", header="file"),

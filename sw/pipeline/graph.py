@@ -115,7 +115,8 @@ def _(node: ir.Activation, v: Values, device: Device, bits: int) -> npt.NDArray[
     if table not in device.config.functions:
         held = ", ".join(device.config.functions) or "none"
         raise GraphError(
-            f"Activation {node.out}: {node.function} needs {table}, {device.config.name} has {held}"
+            f"Activation {node.out}: {node.function} needs {table}, "
+            f"{device.config.title} has {held}"
         )
     gain = QUICK_GELU if node.function == "quick_gelu" else 1.0
     x = np.clip(np.floor(v[node.x] * gain * 1024 + 0.5), -_S16, _S16).astype(np.int16)
