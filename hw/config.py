@@ -201,6 +201,11 @@ class Config:
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
+    @property
+    def title(self) -> str:
+        """The name for messages: a preset's only where this is that preset, else as `label`."""
+        return self.label if self.name in PRESETS else self.name
+
     # Files.
 
     def to_dict(self) -> dict[str, Any]:

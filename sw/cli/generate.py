@@ -91,7 +91,7 @@ def command(
             ),
         )
     emit(
-        title=f"{config.name}: {config.rows}×{config.columns}, {plural(config.lanes, 'lane')}, "
+        title=f"{config.title}: {config.rows}×{config.columns}, {plural(config.lanes, 'lane')}, "
         f"manifest {manifest_hash(config):016x}",
         columns=[
             Column(key="file", header="file"),

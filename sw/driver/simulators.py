@@ -43,13 +43,13 @@ def generated(config: Config, *, progress: Callable[[str], None] | None = None) 
     tell = progress or (lambda text: None)
 
     def generate(folder: Path) -> None:
-        tell(f"generating {config.name}")
+        tell(f"generating {config.title}")
         (folder / "tilewright.v").write_text(verilog(config), encoding="utf-8")
 
     folder = build_once(
         cache_dir() / VERILOG / _verilog_key(config),
         generate,
-        on_wait=lambda: tell(f"another process generates {config.name}; waiting for it"),
+        on_wait=lambda: tell(f"another process generates {config.title}; waiting for it"),
     )
     return (folder / "tilewright.v").read_text(encoding="utf-8")
 
@@ -143,7 +143,7 @@ def cocotb_build(
     digest = hashlib.sha256("\n".join([*tools, text]).encode()).hexdigest()[:32]
 
     def build(folder: Path) -> None:
-        tell(f"building {config.name} for cocotb on {simulator}")
+        tell(f"building {config.title} for cocotb on {simulator}")
         with _without_blanks(folder) as place:
             build_core(text, place, simulator)
 
