@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewright.sw.graph.model import Model, load_model
-from tilewright.sw.models.bert import Bert, check_ids
+from tilewright.sw.models.bert import Bert, check_ids, largest_weight
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.functions import F32
 from tilewright.sw.models.heads import Head, Result, Span, SpanFinder
@@ -182,10 +182,21 @@ class Pipeline:
 
 
 def apply_head(head: Head, tokens: Encoded, hidden: F32) -> Result:
-    """What a head makes of hidden states [S, hidden]; answers lie in the second text."""
-    if isinstance(head, SpanFinder):
-        return head(hidden, len(tokens), (tokens.types == 1) & ~tokens.special)
-    return head(hidden, len(tokens))
+    """What a head makes of hidden states [S, hidden]; answers lie in the second text.
+
+    Raises
+    ------
+    ModelError
+        If it overflows fp32.
+    """
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            if isinstance(head, SpanFinder):
+                return head(hidden, len(tokens), (tokens.types == 1) & ~tokens.special)
+            return head(hidden, len(tokens))
+    except FloatingPointError as error:
+        largest = largest_weight({"head": head})
+        raise ModelError(f"the head overflows fp32; its largest weight is {largest}") from error
 
 
 def look_up(

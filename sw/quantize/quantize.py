@@ -11,13 +11,13 @@ import numpy as np
 
 from tilewright.sw.cache import build_once, cache_dir
 from tilewright.sw.models.bert import Bert
-from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.errors import ModelError, UnfitError
 from tilewright.sw.models.tokenize import Tokenizer
 from tilewright.sw.quantize import encode
 from tilewright.sw.quantize.calibrate import LayerRange, calibrate, calibration_ids
 from tilewright.sw.quantize.file import load, save
 from tilewright.sw.quantize.fingerprint import fingerprint
-from tilewright.sw.quantize.formats import QEmbedding, QModel, State, Width, check_sizes
+from tilewright.sw.quantize.formats import I16, QEmbedding, QModel, State, Width, check_sizes
 from tilewright.sw.quantize.layer import LayerQuantizer, f64, norm, state
 from tilewright.sw.quantize.precision import ModelPrecision, parse_precision
 from tilewright.sw.quantize.recipe import Recipe
@@ -35,6 +35,12 @@ KIND = "quantized"
 """Kind of these entries in the cache."""
 
 _EMBEDDING_Q = 13
+_NORM = 1e15
+"""Largest output whose squares fp32 can add up, over any row and sequence."""
+_ROWS = 1000
+"""Words looked at by `_check_rows`."""
+_LOST = 0.5
+"""Largest error of a word's embedding, relative to its deviation, that most may have."""
 _FILE = "model.npz"
 _CODE = ("sw/quantize", "sw/models", "sim/golden")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -69,6 +75,11 @@ class Quantizer:
             LayerQuantizer(layer, amax, config=model.config, recipe=self.recipe, name=f"layer {i}")
             for i, (layer, amax) in enumerate(zip(model.layers, ranges, strict=True))
         ]
+        if (top := float(ranges[-1].y.max())) > _NORM:
+            raise ModelError(
+                f"layer {len(ranges) - 1}.ln2: the norm of results up to {top:.3g} overflows fp32; "
+                f"the largest weight is {model.largest()}"
+            )
         # Nothing is multiplied behind the last layer, so nothing is smoothed.
         self._last = state(ranges[-1].y, np.ones(model.config.hidden), Width.S16, self.recipe)
 
@@ -96,10 +107,15 @@ class Quantizer:
             raise ModelError(f"a precision of {len(precision)} layers, the model has {count}")
         parts = list(zip(self._layers, precision, strict=True))
         states = [layer.input_state(widths.qkv) for layer, widths in parts] + [self._last]
-        layers = tuple(
-            layer.build(widths, states[i], states[i + 1]) for i, (layer, widths) in enumerate(parts)
-        )
-        return QModel(embedding=_embedding(self.model, states[0]), layers=layers)
+        try:
+            layers = tuple(
+                layer.build(widths, states[i], states[i + 1])
+                for i, (layer, widths) in enumerate(parts)
+            )
+            return QModel(embedding=_embedding(self.model, states[0]), layers=layers)
+        except UnfitError as error:
+            # What does not fit in one place often comes from another.
+            raise ModelError(f"{error}; the largest weight is {self.model.largest()}") from error
 
 
 def _check(model: Bert) -> None:
@@ -115,8 +131,22 @@ def _embedding(model: Bert, output: State) -> QEmbedding:
         np.clip(encode.round_half_up(f64(table) * 2.0**q), -32768, 32767).astype(np.int16)
         for table in tables
     )
+    _check_rows(model, word, q)
     ln = norm(model.embedding.ln, output, z_scale=2.0**-q, config=model.config, name="embedding")
     return QEmbedding(word=word, position=position, type=kind, fraction=q, ln=ln)
+
+
+def _check_rows(model: Bert, word: I16, fraction: int) -> None:
+    """Refuse tables in which one scale leaves nothing of most words."""
+    table = model.embedding
+    some = slice(None, None, len(word) // _ROWS + 1)
+    z = f64(table.word[some]) + table.position[0] + table.type[0]
+    lost = np.abs(word[some] * 2.0**-fraction - table.word[some]).max(axis=1)
+    if np.median(lost / np.sqrt(z.var(axis=1) + model.config.eps)) > _LOST:
+        raise UnfitError(
+            f"embedding: a scale of 2^{-fraction} for its largest weight leaves nothing of the "
+            "other words"
+        )
 
 
 def quantize(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from tilewright.sim.golden import expand_w4
 from tilewright.sw.quantize.encode import round_half_up
@@ -36,6 +37,12 @@ class Weights:
     weight: I8 | I16
     scale: F64
     groups: Groups | None = None
+
+    def without(self, columns: npt.NDArray[np.bool_]) -> Weights:
+        """The same with zeros in some columns [N]."""
+        kept = (~columns).astype(np.int8)
+        groups = self.groups and Groups(w4=self.groups.w4 * kept, g=self.groups.g)
+        return replace(self, weight=self.weight * kept, groups=groups)
 
 
 class Grid(Protocol):
@@ -134,6 +141,8 @@ class GroupGrid:
         """Squared error of a group for every g, [16, N]."""
         span = slice(group * GROUP, (group + 1) * GROUP)
         part, importance = w[span], self._importance[span, None]
+        if not importance.any():  # silent operands say nothing of the weights
+            importance = np.ones_like(importance)
         out = [(importance * part**2).sum(axis=0)]
         for g in range(1, G_MAX + 1):
             q = np.clip(np.floor(part / (scale * g) + 0.5), W4_MIN, W4_MAX)
