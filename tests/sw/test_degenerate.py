@@ -97,7 +97,7 @@ def _name(tensor: str) -> str:
 
 @pytest.fixture(scope="module")
 def machine():
-    with Device.open("iss", preset_config("default"), check=True) as device:
+    with Device.open("iss", preset_config("tiny"), check=True) as device:
         yield device
 
 
@@ -109,13 +109,16 @@ def test_a_tensor(tensor: str, change: str, machine: Device) -> None:
     # In turn: every tensor and every change meets each precision, with and without a machine.
     row, column = list(WEIGHTS).index(tensor), list(CHANGES).index(change)
     precision, on_machine = PRECISIONS[(row + column) % 3], (row + 2 * column) % 3 == 0
+    line = ""
     try:
         model = Bert.from_tensors(SMALL, weights)
         quantized = quantize(model, calibrate(model, IDS, moments=True), precision=precision)
     except ModelError as error:
-        assert change in LINES, error
-        assert str(error).endswith(_name(tensor))
-        assert "\n" not in str(error)
+        line = str(error)
+    if line:
+        assert change in LINES, line
+        assert line.endswith(_name(tensor))
+        assert "\n" not in line
         return
     z = quantized.embedding.look_up(IDS[0])
     got = expected(quantized, z, len(z))

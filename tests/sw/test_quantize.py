@@ -222,9 +222,9 @@ def test_multiplier() -> None:
     assert mult.min() >= 1 << 15
     error = np.ldexp(mult.astype(float), -shift.astype(int)) / factor - 1
     assert np.abs(error).max() <= 2.0**-16
-    with pytest.raises(ModelError, match="test: weights too large .* must be below 128"):
+    with pytest.raises(ModelError, match=r"test: weights too large .* must be below 128"):
         encode.multiplier(np.array([128.0]), 9, "test")
-    with pytest.raises(ModelError, match="test: factor 8.88e-16 below 1.42e-14"):
+    with pytest.raises(ModelError, match=r"test: factor 8\.88e-16 below"):
         encode.multiplier(np.array([2.0**-50]), 9, "test")
     with pytest.raises(ModelError, match="positive"):
         encode.multiplier(np.array([0.0]), 9, "test")
