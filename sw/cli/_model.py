@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilewright.sw.cli._output import spinner
+from tilewright.sw.cli._output import stages
 from tilewright.sw.errors import UserError, reason
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def open_session(
 
     if backend not in BACKENDS:
         raise UserError(f"--backend {backend}: one of {', '.join(BACKENDS)}")
-    with spinner(f"quantize {where} to {precision}") as tell:
-        pipeline = Pipeline.load(where, precision=precision)
+    with stages(f"load {where}") as tell:
+        pipeline = Pipeline.load(where, precision=precision, tell=tell)
         if executable is not None:
             check_model(executable, pipeline.model, pipeline.quantized)
         if sequence is not None:
@@ -102,7 +102,7 @@ def open_session(
                 device,
                 sequence=sequence,
                 executable=executable,
-                progress=lambda done, total: tell(f"{backend}: {done} of {total} texts"),
+                progress=lambda done, total: tell(f"run on {backend}", done, total),
             )
             pipeline.engine = engine
             tell(f"compile for {config.name} and run on {backend}")

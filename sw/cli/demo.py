@@ -103,11 +103,20 @@ def command(
         bar.advance(fetching)
         _check_texts(folder, texts, sequence)
         compiling = bar.add_task("quantize and compile", total=1, detail="")
-        demo = Demo(folder, layer=layer, config=config, sequence=sequence)
+        demo = Demo(
+            folder,
+            layer=layer,
+            config=config,
+            sequence=sequence,
+            tell=lambda what, done, total: bar.update(
+                compiling, completed=done, total=total, detail=what
+            ),
+        )
         samples = demo.samples(texts or demo.texts(sentences))
         bar.update(
             compiling,
             completed=1,
+            total=1,
             detail=f"{len(demo.program.program)} commands, {size(len(demo.program.constants[1]))}",
         )
         building = bar.add_task("build the simulator", total=1, detail="")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
-from tilewright.sw.cli._output import Column, emit_tables, json_option, progress, size
+from tilewright.sw.cli._output import Column, Tell, emit_tables, json_option, size, stages
 from tilewright.sw.cli._units import unit_columns, unit_rows
 from tilewright.sw.errors import UserError
 
@@ -96,17 +96,12 @@ def command(
             raise UserError(f"{option} {value}: one of {', '.join(known)}")
     if min(start, cycles) < 0:
         raise UserError("--from and --cycles: 0 or more")
-    with progress("text", "bar", "time") as bar:
-        task = bar.add_task("", total=None)
-
-        def tell(text: str) -> None:
-            bar.update(task, description=text)
-
+    with stages("load") as tell:
         work = _work(model, shape, config, layer, sequence, precision, tell)
         if output is not None:
             # Before the run: it may take minutes.
             output.mkdir(parents=True, exist_ok=True)
-        profile = _run(work, config, backend, bar, task)
+        profile = _run(work, config, backend, tell)
         files = [] if output is None else _write(profile, work.title, output, start, cycles, tell)
     machine = (
         f"{backend}, {config.name} {config.rows}×{config.columns}, {config.lanes} lanes, "
@@ -145,7 +140,7 @@ def _work(
     layer: str,
     sequence: int,
     precision: str,
-    tell: Any,
+    tell: Tell,
 ) -> "Work":
     from tilewright.sw.profiling.work import model_work, shape_work
 
@@ -155,25 +150,22 @@ def _work(
     return model_work(model, config, layer=layer, sequence=sequence, precision=precision, tell=tell)
 
 
-def _run(work: "Work", config: "Config", backend: str, bar: Any, task: Any) -> "Profile":
+def _run(work: "Work", config: "Config", backend: str, tell: Tell) -> "Profile":
     from tilewright.sw.driver.device import Device
     from tilewright.sw.driver.transport import Recorder
     from tilewright.sw.profiling.figures import Profile
 
     options: dict[str, Any] = {"spans": True}
     if backend in ("verilator", "cocotb"):
-        options["progress"] = lambda text: bar.update(task, description=text)
+        options["progress"] = tell
     with Device.open(backend, config, **options) as device:
         if not isinstance(device.transport, Recorder):
             raise UserError(f"--backend {backend}: it does not record what commands do")
         estimate = int(work.executable.metadata["estimate"]["cycles"])
-        bar.update(task, description=f"run on {backend}", total=estimate, completed=0)
         outputs = device.run(
             work.executable,
             work.inputs,
-            progress=lambda cycles: bar.update(
-                task, completed=cycles, description=f"run on {backend}: {cycles:,} cycles"
-            ),
+            progress=lambda cycles: tell(f"run on {backend}", cycles, estimate),
             **work.scalars,
         )
     return Profile(executable=work.executable, result=outputs.result, scalars=work.scalars)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.hw.commands import SYM16_MAX
 from tilewright.sw.driver.device import Device
 from tilewright.sw.graph import ir
 from tilewright.sw.graph.errors import GraphError
@@ -23,7 +24,7 @@ from tilewright.sw.models.functions import QUICK_GELU, table_of
 F32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]
 
-_TOP = {8: 127, 16: 32639}
+_TOP = {8: 127, 16: SYM16_MAX}
 """Largest magnitude of an operand; both bytes of a 16-bit one are s8."""
 _S16 = 32767
 _MASKED = 32.0

@@ -18,7 +18,7 @@ from tilewright.sw.models.heads import Head, Result, Span, SpanFinder
 from tilewright.sw.models.tokenize import Encoded, Tokenizer
 from tilewright.sw.pipeline.engine import I16, Engine, ReferenceEngine
 from tilewright.sw.quantize.formats import QEmbedding, QModel
-from tilewright.sw.quantize.quantize import quantize_model
+from tilewright.sw.quantize.quantize import Tell, quantize_model
 
 Text = str | tuple[str, str]
 """One text, or a pair: two sentences, or a question and the context that answers it."""
@@ -95,6 +95,7 @@ class Pipeline:
         *,
         precision: str = "w8a8",
         engine: Callable[[QModel], Engine] = ReferenceEngine,
+        tell: Tell | None = None,
     ) -> Pipeline:
         """Load a model, calibrate and quantize it, and put it on an engine.
 
@@ -106,6 +107,8 @@ class Pipeline:
             Of `tilewright.sw.quantize.quantize.quantize`.
         engine : callable, optional
             Makes the engine of the quantized model.
+        tell : callable, optional
+            Told the progress of calibration and quantization.
 
         Raises
         ------
@@ -113,7 +116,7 @@ class Pipeline:
             As reading, tokenizer and quantization say.
         """
         model = where if isinstance(where, Model) else load_model(where)
-        quantized = quantize_model(model.bert, model.folder, precision=precision)
+        quantized = quantize_model(model.bert, model.folder, precision=precision, tell=tell)
         return cls(
             model=model.bert,
             tokenizer=Tokenizer(model.folder),

@@ -25,7 +25,8 @@ WHOLE = "whole"
 
 _NEEDED, _MORE = ("hidden", "heads", "ffn"), ("head_dim",)
 
-Tell = Callable[[str], None]
+Tell = Callable[..., None]
+"""``tell(what)``, or ``tell(what, done, total)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,7 @@ def model_work(
     """
     if layer != WHOLE and not layer.isdecimal():
         raise UserError(f"layer {layer}: a number or `{WHOLE}` is needed")
-    tell(f"quantize {where} to {precision}")
-    model = Pipeline.load(where, precision=precision).quantized
+    model = Pipeline.load(where, precision=precision, tell=tell).quantized
     check_sequence(model, sequence)
     count = len(model.layers)
     name = Path(where).name

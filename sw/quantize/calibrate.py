@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,11 @@ def _amax(states: LayerStates) -> dict[str, F64]:
 
 
 def calibrate(
-    model: Bert, sequences: Iterable[npt.NDArray[np.integer[Any]]], *, moments: bool = False
+    model: Bert,
+    sequences: Iterable[npt.NDArray[np.integer[Any]]],
+    *,
+    moments: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[LayerRange, ...]:
     """Run unpadded sequences of ids [S] and record the ranges of every layer.
 
@@ -73,6 +77,8 @@ def calibrate(
     sequences : iterable of [S]
     moments : bool
         Record the operands' second moments too, which GPTQ needs.
+    progress : callable, optional
+        Told the sequences done.
 
     Raises
     ------
@@ -82,7 +88,7 @@ def calibrate(
     total: list[dict[str, F64]] = []
     samples: list[LayerStates] = []
     operands = [_Moments() for _ in model.layers]
-    for ids in sequences:
+    for done, ids in enumerate(sequences, start=1):
         states = model.forward(ids)
         found = [_amax(layer) for layer in states]
         if not total:
@@ -93,6 +99,8 @@ def calibrate(
         if moments:
             for sums, layer in zip(operands, states, strict=True):
                 sums.add(layer)
+        if progress is not None:
+            progress(done)
     if not total:
         raise ModelError("calibration needs at least one sentence")
     means = [sums.mean() if moments else None for sums in operands]

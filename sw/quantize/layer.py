@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.hw.commands import SYM16_MAX
 from tilewright.sim.golden import xhat_fraction_bits
 from tilewright.sw.models.bert import BertConfig, Layer, Linear, Norm
 from tilewright.sw.models.errors import ModelError, UnfitError
@@ -18,7 +19,6 @@ from tilewright.sw.quantize.calibrate import LayerRange
 from tilewright.sw.quantize.evaluation import cosine
 from tilewright.sw.quantize.formats import (
     F64,
-    WEIGHT16_MAX,
     Factor,
     QLayer,
     QLayerNorm,
@@ -132,7 +132,7 @@ class LayerQuantizer:
         real, ranges, config = self._real, self._ranges, self._config
         hidden = config.hidden
         wide = precision.attention == 16
-        step = self._recipe.margin16 / WEIGHT16_MAX if wide else self._recipe.margin8 / 127
+        step = self._recipe.margin16 / SYM16_MAX if wide else self._recipe.margin8 / 127
         q_unit, k_unit = (max(float(amax.max()), 1e-12) * step for amax in (ranges.q, ranges.k))
         # The context is in units of v's own scale, which the output projection takes up.
         v_fold, v_mean = encode.relative_to_mean(

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from tilewright.sw.graph.model import load_model
 from tilewright.sw.models.bert import Bert, Linear
 from tilewright.sw.models.tokenize import Tokenizer
-from tilewright.sw.quantize.calibrate import calibrate, calibration_ids
+from tilewright.sw.quantize.calibrate import calibration_ids
 from tilewright.sw.quantize.evaluation import Memory, evaluation_ids
-from tilewright.sw.quantize.quantize import Quantizer
+from tilewright.sw.quantize.quantize import calibrated
 
 FACTORS = (1 / 64, 1 / 32, 1 / 4, 4, 32, 64)
 PAIRS = ("qk", "vo")
@@ -43,7 +43,7 @@ def unbalance(model: Bert, factor: float, pair: str) -> Bert:
 
     if pair == "qk":
         layers = [
-            replace(layer, q=columns(layer.q, scale), k=columns(layer.k, 1 / scale))
+            replace(layer, q=columns(layer.q, scale), k=columns(layer.k, np.float32(1) / scale))
             for layer in model.layers
         ]
     else:
@@ -74,7 +74,7 @@ def main(
     texts = evaluation_ids(tokenizer, count, model.bert.config.positions)
     for pair, factor in [(pairs[0], 1.0), *itertools.product(pairs, factors)]:
         bert = unbalance(model.bert, factor, pair)
-        quantized = Quantizer(bert, calibrate(bert, calibration, moments=True))(precision)
+        quantized = calibrated(bert, calibration)(precision)
         found = memory.evaluate(bert, quantized, texts).summary
         click.echo(f"{pair} x {factor:<8g} {found.mean:.5f} / {found.worst:.5f}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from tilewright.sw.quantize.file import load, save
 from tilewright.sw.quantize.fingerprint import fingerprint
 from tilewright.sw.quantize.formats import QLinear, QModel, Width
 from tilewright.sw.quantize.precision import Mode, uniform
-from tilewright.sw.quantize.quantize import Recipe, quantize, quantize_folder
+from tilewright.sw.quantize.quantize import Recipe, calibrated, quantize, quantize_folder
 from tilewright.sw.quantize.reference import linear, run_embedding, run_layer, trace_layer
 from tilewright.sw.quantize.weights import nearest
 
@@ -187,14 +188,14 @@ def test_a_folder_is_quantized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ids = [rng.integers(0, CONFIG.vocab, 30)]
     calls: list[Bert] = []
 
-    def calibrated(model: Bert, _: object, *, moments: bool) -> tuple[LayerRange, ...]:
+    def counted(model: Bert, _: object, **options: Any) -> tuple[LayerRange, ...]:
         calls.append(model)
-        return calibrate(model, ids, moments=moments)
+        return calibrate(model, ids, **options)
 
     monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("tilewright.sw.quantize.quantize.Tokenizer", lambda folder: None)
     monkeypatch.setattr("tilewright.sw.quantize.quantize.calibration_ids", lambda *_: [])
-    monkeypatch.setattr("tilewright.sw.quantize.quantize.calibrate", calibrated)
+    monkeypatch.setattr("tilewright.sw.quantize.quantize.calibrate", counted)
     folder = write(tmp_path / "model", dict(tensors(20)))
     found = [fingerprint(quantize_folder(folder)[1]) for _ in range(2)]
     assert found[0] == found[1]
@@ -211,6 +212,17 @@ def test_a_folder_is_quantized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     again = quantize_folder(folder)[1]
     assert len(calls) == 5
     assert fingerprint(quantize_folder(folder)[1]) == fingerprint(again)
+
+
+def test_progress() -> None:
+    """Calibration counts texts, quantization layers."""
+    told: list[tuple[str, int, int]] = []
+    made = calibrated(small_bert(20), _sequences(20, [5, 9, 7]), tell=lambda *one: told.append(one))
+    made("w8a8", progress=lambda done, total: told.append(("quantize", done, total)))
+    assert told == [
+        *(("calibrate", n, 3) for n in (1, 2, 3)),
+        *(("quantize", n, 2) for n in (0, 1)),
+    ]
 
 
 def test_multiplier() -> None:
