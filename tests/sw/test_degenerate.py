@@ -15,8 +15,11 @@ from tests.sw.test_compile_model import expected
 from tilewright.hw.config import preset_config
 from tilewright.sw.compiler import compile_model
 from tilewright.sw.driver import Device
-from tilewright.sw.models.bert import Bert, mean_pool
+from tilewright.sw.models.bert import Bert, Linear, mean_pool
 from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.heads import TokenClassifier
+from tilewright.sw.models.tokenize import Encoded
+from tilewright.sw.pipeline.pipeline import apply_head
 from tilewright.sw.quantize.calibrate import calibrate
 from tilewright.sw.quantize.evaluation import Ids, cosine
 from tilewright.sw.quantize.gptq import gptq
@@ -160,3 +163,23 @@ def test_constant_activations() -> None:
         y = expected(quantized, quantized.embedding.look_up(ids[0]), 10)
         want = model.forward(ids[0])[-1].y
         assert cosine(quantized.layers[-1].output.to_real(y), want).min() > 0.95
+
+
+def test_head() -> None:
+    """A head beyond fp32 is refused by the name of its weights."""
+    tokens = Encoded(
+        ids=IDS[0],
+        types=0 * IDS[0],
+        special=np.zeros(12, np.bool_),
+        spans=np.zeros((12, 2), np.int64),
+        tokens=("a",) * 12,
+    )
+    hidden = np.ones((12, 16), np.float32)
+    head = TokenClassifier(
+        classifier=Linear(w=np.full((16, 2), 3e38, np.float32), b=np.zeros(2, np.float32)),
+        labels=("a", "b"),
+    )
+    with pytest.raises(
+        ModelError, match=r"the head overflows fp32; .* 3e\+38 in head\.classifier\.w"
+    ):
+        apply_head(head, tokens, hidden)
