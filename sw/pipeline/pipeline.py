@@ -11,14 +11,14 @@ import numpy as np
 from tilewright.sw.arguments import instance, shown
 from tilewright.sw.errors import InputError
 from tilewright.sw.graph.model import Model, load_model
-from tilewright.sw.models.bert import Bert, check_ids
+from tilewright.sw.models.bert import Bert, check_ids, largest_weight
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.functions import F32
 from tilewright.sw.models.heads import Head, Result, Span, SpanFinder
 from tilewright.sw.models.tokenize import Encoded, Tokenizer
 from tilewright.sw.pipeline.engine import Engine, ReferenceEngine
 from tilewright.sw.quantize.formats import QModel
-from tilewright.sw.quantize.quantize import quantize_model
+from tilewright.sw.quantize.quantize import Tell, quantize_model
 
 Text = str | tuple[str, str]
 """One text, or a pair: two sentences, or a question and the context that answers it."""
@@ -99,6 +99,7 @@ class Pipeline:
         outputs: Sequence[str] | None = None,
         precision: str = "w8a8",
         engine: Callable[[QModel], Engine] = ReferenceEngine,
+        tell: Tell | None = None,
     ) -> Pipeline:
         """Load a model, calibrate and quantize it, and put it on an engine.
 
@@ -111,6 +112,8 @@ class Pipeline:
             Of `tilewright.sw.quantize.quantize.quantize`.
         engine : callable, optional
             Makes the engine of the quantized model.
+        tell : callable, optional
+            Told the progress of calibration and quantization.
 
         Raises
         ------
@@ -119,7 +122,7 @@ class Pipeline:
         """
         instance("precision", precision, str)
         model = where if isinstance(where, Model) else load_model(where, outputs)
-        quantized = quantize_model(model.bert, model.folder, precision=precision)
+        quantized = quantize_model(model.bert, model.folder, precision=precision, tell=tell)
         return cls(
             model=model.bert,
             tokenizer=Tokenizer(model.folder),
@@ -203,7 +206,18 @@ class Pipeline:
 
 
 def apply_head(head: Head, tokens: Encoded, hidden: F32) -> Result:
-    """What a head makes of hidden states [S, hidden]; answers lie in the second text."""
-    if isinstance(head, SpanFinder):
-        return head(hidden, len(tokens), tokens.second & ~tokens.special)
-    return head(hidden, len(tokens))
+    """What a head makes of hidden states [S, hidden]; answers lie in the second text.
+
+    Raises
+    ------
+    ModelError
+        If it overflows fp32.
+    """
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            if isinstance(head, SpanFinder):
+                return head(hidden, len(tokens), tokens.second & ~tokens.special)
+            return head(hidden, len(tokens))
+    except FloatingPointError as error:
+        largest = largest_weight({"head": head})
+        raise ModelError(f"the head overflows fp32; its largest weight is {largest}") from error
