@@ -10,7 +10,7 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
-from cocotbext.axi import AxiLiteBus, AxiLiteMaster
+from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
 from tilewright.hw.commands import (
     COMMAND_BYTES,
@@ -28,7 +28,6 @@ from tilewright.hw.commands import (
     Post,
     Unit,
 )
-from tilewright.hw.dma.axi import RESP_ERROR
 from tilewright.hw.encoding import DecodeError, decode, illegal_field
 from tilewright.hw.manifest import manifest_hash
 from tilewright.hw.registers import COUNTERS, IDENTIFICATION, READABLE, REGISTERS, WRITABLE
@@ -522,7 +521,7 @@ async def registers(dut: Any) -> None:
         while True:
             yield rng.random() < probability
 
-    error = RESP_ERROR if config.register_errors else 0
+    error = AxiResp.SLVERR if config.register_errors else AxiResp.OKAY
     stored = dict.fromkeys((n for n, r in REGISTERS.items() if r.access == "rw"), 0)
 
     async def read(name: str) -> int:
