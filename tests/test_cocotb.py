@@ -7,7 +7,7 @@ from tests.head import head_image
 from tests.models import layer_input, minilm, run_whole
 from tilewright.hw.config import preset_config
 from tilewright.sim.image import Image
-from tilewright.sim.testbenches.core import run_image
+from tilewright.sim.testbenches.units.core import run_image
 from tilewright.sw.compiler import compile_layer
 from tilewright.sw.driver.device import Device
 
