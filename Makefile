@@ -2,16 +2,18 @@
 
 VENV := .venv/bin
 WORKERS ?= 2
+MINUTES ?= 10
 PYTEST := $(VENV)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run demo test test-all test-export bench pytest lint clean
+.PHONY: help setup setup-run demo test test-all test-export fuzz bench pytest lint clean
 
 help:
 	@echo "make demo         one real BERT encoder layer through generated RTL, bit for bit"
 	@echo "make test         lint and tests (what CI runs)"
 	@echo "make test-all     the same with the slow tests: every size, place and route"
-	@echo "make test-export  ONNX graphs of PyTorch's exporters; installs PyTorch"
+	@echo "make test-export  ONNX graphs of PyTorch's exporters, families of transformers; installs both"
+	@echo "make fuzz         random machines and programs against the simulator, MINUTES=10"
 	@echo "make bench        every figure of docs/performance.md, an hour or two"
 	@echo "make lint         ruff and mypy only"
 	@echo "make setup        prepare the machine and .venv, nothing else"
@@ -38,13 +40,16 @@ test: lint
 test-all: lint
 	$(PYTEST) -m "slow or not slow" $(ARGS)
 
+fuzz: setup
+	$(VENV)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
+
 bench:
 	@scripts/setup bench
 	$(VENV)/tilewright bench --page docs/performance.md $(ARGS)
 
 test-export:
 	@scripts/setup export
-	$(PYTEST) -m "slow or not slow" tests/sw/test_models_exported.py $(ARGS)
+	$(PYTEST) -m "slow or not slow" tests/sw/test_models_exported.py tests/sw/test_families_exported.py $(ARGS)
 
 pytest: setup
 	$(PYTEST) $(ARGS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tilewright.hw.config import Config
@@ -13,7 +13,9 @@ from tilewright.sw.pipeline.pipeline import Pipeline
 from tilewright.sw.program import Executable, InputError
 
 
-def load(model: str | Path, *, precision: str = "w8a8") -> Pipeline:
+def load(
+    model: str | Path, *, outputs: Sequence[str] | None = None, precision: str = "w8a8"
+) -> Pipeline:
     """Load a model, calibrate it and quantize it.
 
     The integers are kept in the cache: a model and precision are quantized once.
@@ -23,6 +25,8 @@ def load(model: str | Path, *, precision: str = "w8a8") -> Pipeline:
     model : str or Path
         A known name ("minilm"), a folder with ``config.json`` and ``model.safetensors``, or an
         ``.onnx`` file of an encoder.
+    outputs : sequence of str, optional
+        Of an ONNX file: which outputs to import; all by default.
     precision : str
         "w8a8", "w8a16", "w16a16", "w4a8" or "w4a16": bits of weights and of operands; overrides
         such as "w8a8,ffn2=w8a16,2.attention=16"; or a TOML file.
@@ -46,7 +50,7 @@ def load(model: str | Path, *, precision: str = "w8a8") -> Pipeline:
     >>> cat.shape, bool(cat @ kitten > 0.5)
     ((384,), True)
     """
-    return Pipeline.load(model, precision=precision)
+    return Pipeline.load(model, outputs=outputs, precision=precision)
 
 
 def compile(

@@ -14,7 +14,7 @@ from tilewright.sw.compiler import CompileError, compile_model
 from tilewright.sw.driver.device import Device
 from tilewright.sw.quantize.formats import QEmbedding, QModel
 from tilewright.sw.quantize.precision import PRODUCTS, LayerPrecision, Mode
-from tilewright.sw.quantize.reference import norm, run_layer
+from tilewright.sw.quantize.reference import enter, run_layer
 from tilewright.sw.quantize.seeded import make_layer
 
 MACHINES = ("tiny", "8x16")
@@ -128,7 +128,7 @@ def check(config: Config, case: Case, most: float = math.inf) -> bool:
     with Device("iss", config, check=True) as device:
         expected, wanted = run_whole(device, executable, inputs, scalars)
     for e, z, length in zip(end, case.z, case.lengths, strict=True):
-        x = norm(z, case.model.embedding.ln)
+        x = enter(case.model.embedding, z)
         for layer in case.model.layers:
             x = run_layer(layer, x, length)
         np.testing.assert_array_equal(expected[f"y{e}"][:length], x[:length])

@@ -13,7 +13,7 @@ from tilewright.sw.models.text import passages
 from tilewright.sw.models.tokenize import Tokenizer
 from tilewright.sw.quantize.formats import QModel
 from tilewright.sw.quantize.quantize import quantize_folder
-from tilewright.sw.quantize.reference import norm, run_layer
+from tilewright.sw.quantize.reference import enter, run_layer
 from tilewright.sw.quantize.seeded import make_input, make_layer
 
 FOLDER = "minilm"
@@ -36,7 +36,7 @@ def check_model(model: QModel, config: Config, ids: np.ndarray, sequence: int) -
             runs[backend] = device.run(executable, {"z": z}, length=len(ids))
     length = {"length": len(ids)}
     assert_same(executable, runs["iss"].regions, runs["verilator"].regions, length)
-    x = norm(z, model.embedding.ln)
+    x = enter(model.embedding, z)
     for layer in model.layers:
         x = run_layer(layer, x, len(ids))
     np.testing.assert_array_equal(runs["verilator"].values["y"][: len(ids)], x[: len(ids)])
@@ -62,7 +62,7 @@ def test_minilm_layer_of_each_precision(precision):
     _, model = quantize_folder(resolve_model(FOLDER), precision=precision)
     layer = model.layers[0]
     z = model.embedding.look_up(real_ids(32))
-    compare(layer, preset_config("default"), norm(z, model.embedding.ln), len(z))
+    compare(layer, preset_config("default"), enter(model.embedding, z), len(z))
 
 
 @pytest.mark.slow

@@ -54,6 +54,8 @@ class Draft:
         Bytes of the output region that are written.
     scalars : dict
         Registers in use, and their values.
+    drawn, without : int, set of int
+        Commands so far, and the numbers of those that are neither executed nor appended.
     """
 
     def __init__(self, config: Config, seed: int, corner: bool, words: int | None) -> None:
@@ -87,6 +89,8 @@ class Draft:
             },
         )
         self.scalars: dict[int, int] = {}
+        self.without: frozenset[int] = frozenset()
+        self.drawn = 0
         self.lay_out()
 
     def acc_start_across_banks(self) -> int:
@@ -205,11 +209,15 @@ class Draft:
         """Execute on the side and append; an undefined command is dropped."""
         if opcode == Opcode.STORE or opcode == Opcode.LOAD:
             self.machine.scalars = [self.scalars.get(i, 0) for i in range(SCALARS)]
+        if self.drawn in self.without:
+            self.drawn += 1
+            return False
         item = Command(opcode, dict(fields))
         try:
             ACTIONS[opcode](self.machine, item.resolve({}))
         except UndefinedError:
             return False
+        self.drawn += 1
         for name in ("m", "kt", "nt", "panels", "valid", "row0", "runs", "planes"):
             if name in fields and self.chance(0.15):
                 item[name] = self.register(fields[name])

@@ -6,8 +6,10 @@ from tilewright.hw.commands import GROUP_ROWS, Opcode, WeightFormat, XMode
 from tilewright.sim.random_program.draft import Draft, words_at
 
 
-def matmul(draft: Draft, whole: bool = False) -> None:
-    """One product; the whole one gives all accumulators and row maxima values."""
+def matmul(draft: Draft, whole: bool = False) -> bool:
+    """One product, and whether there is one; the whole one gives all accumulators and row maxima
+    values.
+    """
     config = draft.config
     rows, columns, width = config.rows, config.columns, config.panel
     most = draft.scale_count
@@ -34,7 +36,7 @@ def matmul(draft: Draft, whole: bool = False) -> None:
     if whole:
         acc = (draft.acc_first, m)
     if x is None or w is None or group is None or acc is None:
-        return
+        return False
     scale = draft.scale_first + draft.integer(0, draft.scale_count - m)
     fields = {
         "m": m,
@@ -73,4 +75,4 @@ def matmul(draft: Draft, whole: bool = False) -> None:
         reads.append(("sp", words_at(group[0], (panels, group[1]), (group_words, 1))))
     if mode == XMode.SCALED:
         reads.append(("scale", words_at(scale, (m, 1))))
-    draft.emit(Opcode.MATMUL, fields, reads, writes)
+    return draft.emit(Opcode.MATMUL, fields, reads, writes)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from tilewright.sw.cli._output import spinner
 from tilewright.sw.errors import UserError, reason
 
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
     from tilewright.sw.driver.machine import RunResult
     from tilewright.sw.pipeline.pipeline import Pipeline, Text
     from tilewright.sw.program import Executable
+
+output_option = click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="NAME",
+    help="Of an ONNX file: an output to use, or a tensor inside; may be repeated [all outputs].",
+)
+"""Of every command that loads a model."""
 
 BACKENDS = ("iss", "verilator", "reference")
 """Where programs run; `reference` is the golden functions, without a machine."""
@@ -74,6 +85,7 @@ def open_session(
     *,
     backend: str,
     precision: str,
+    outputs: Sequence[str] = (),
     sequence: int | None = None,
     executable: "Executable | None" = None,
 ) -> Iterator[Session]:
@@ -86,7 +98,7 @@ def open_session(
     if backend not in BACKENDS:
         raise UserError(f"--backend {backend}: one of {', '.join(BACKENDS)}")
     with spinner(f"quantize {where} to {precision}") as tell:
-        pipeline = Pipeline.load(where, precision=precision)
+        pipeline = Pipeline.load(where, outputs=outputs, precision=precision)
         if executable is not None:
             check_model(executable, pipeline.model, pipeline.quantized)
         if sequence is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._model import output_option
 from tilewright.sw.cli._output import Column, emit_tables, json_option, progress
 from tilewright.sw.errors import UserError
 from tilewright.sw.quantize.recipe import ROUNDINGS, Recipe
@@ -14,6 +15,7 @@ from tilewright.sw.quantize.recipe import ROUNDINGS, Recipe
 
 @click.command()
 @click.argument("model")
+@output_option
 @click.option(
     "--precision",
     "precisions",
@@ -46,6 +48,7 @@ from tilewright.sw.quantize.recipe import ROUNDINGS, Recipe
 @json_option
 def command(
     model: str,
+    outputs: tuple[str, ...],
     precisions: tuple[str, ...],
     count: int | None,
     layers: bool,
@@ -83,7 +86,7 @@ def command(
     if count is not None and count < 1:
         raise UserError(f"--texts {count}: 1 or more is needed")
     config = chosen_config(preset, config_file, settings)
-    loaded = load_model(model)
+    loaded = load_model(model, outputs)
     shape = loaded.bert.config
     recipe = Recipe(w4=w4, w8=w8)
     chosen = {text: parse_precision(text, shape.layers) for text in precisions}

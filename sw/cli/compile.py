@@ -5,15 +5,18 @@ from pathlib import Path
 import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._model import output_option
 from tilewright.sw.cli._output import emit_tables, json_option, progress
 from tilewright.sw.errors import UserError
 
 
 @click.command()
 @click.argument("model")
+@output_option
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     required=True,
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -26,6 +29,7 @@ from tilewright.sw.errors import UserError
 @json_option
 def command(
     model: str,
+    outputs: tuple[str, ...],
     output: Path,
     sequence: int,
     batch: int,
@@ -55,7 +59,7 @@ def command(
         raise UserError(f"-o {output}: there is no folder {output.parent}")
     with progress("text", "bar", "count") as bar:
         task = bar.add_task(f"quantize {model} to {precision}", total=None)
-        pipeline = Pipeline.load(model, precision=precision)
+        pipeline = Pipeline.load(model, outputs=outputs, precision=precision)
         quantized = pipeline.quantized
         bar.update(task, description=f"compile for {config.name}", total=len(quantized.layers))
         executable = compile_model(

@@ -7,6 +7,7 @@ import click
 
 from tilewright.extras import install
 from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._model import output_option
 from tilewright.sw.cli._output import Column, emit_tables, json_option, progress, size
 from tilewright.sw.cli._units import unit_columns, unit_rows
 from tilewright.sw.errors import UserError
@@ -22,6 +23,7 @@ TRACE, TIMELINE = "trace.json", "timeline"
 
 @click.command()
 @click.argument("model", required=False)
+@output_option
 @click.option(
     "--shape",
     metavar="SIZES",
@@ -44,7 +46,8 @@ TRACE, TIMELINE = "trace.json", "timeline"
 )
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for trace.json (ui.perfetto.dev opens it), timeline.svg and timeline.png.",
@@ -57,6 +60,7 @@ TRACE, TIMELINE = "trace.json", "timeline"
 @json_option
 def command(
     model: str | None,
+    outputs: tuple[str, ...],
     shape: str | None,
     layer: str,
     backend: str,
@@ -103,7 +107,7 @@ def command(
         def tell(text: str) -> None:
             bar.update(task, description=text)
 
-        work = _work(model, shape, config, layer, sequence, precision, tell)
+        work = _work(model, outputs, shape, config, layer, sequence, precision, tell)
         if output is not None:
             # Before the run: it may take minutes.
             output.mkdir(parents=True, exist_ok=True)
@@ -141,6 +145,7 @@ def command(
 
 def _work(
     model: str | None,
+    outputs: tuple[str, ...],
     shape: str | None,
     config: "Config",
     layer: str,
@@ -153,7 +158,15 @@ def _work(
     if shape is not None:
         return shape_work(shape, config, sequence=sequence, precision=precision, tell=tell)
     assert model is not None
-    return model_work(model, config, layer=layer, sequence=sequence, precision=precision, tell=tell)
+    return model_work(
+        model,
+        config,
+        layer=layer,
+        sequence=sequence,
+        precision=precision,
+        outputs=outputs,
+        tell=tell,
+    )
 
 
 def _run(work: "Work", config: "Config", backend: str, bar: Any, task: Any) -> "Profile":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
-from tilewright.sw.cli._model import BACKENDS, open_session, read_texts
+from tilewright.sw.cli._model import BACKENDS, open_session, output_option, read_texts
 from tilewright.sw.cli._output import Column, emit_tables, json_option, size
 from tilewright.sw.errors import UserError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
+@output_option
 @click.option("--text", "texts", multiple=True, metavar="TEXT", help="A text; may be repeated.")
 @click.option(
     "--file",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     model: str,
+    outputs: tuple[str, ...],
     texts: tuple[str, ...],
     file: Path | None,
     contexts: tuple[str, ...],
@@ -98,12 +100,13 @@ def command(
         config,
         backend=backend,
         precision=precision,
+        outputs=outputs,
         sequence=sequence,
         executable=executable,
     ) as session:
-        outputs = session.pipeline(given, truncate=truncate)
+        found = session.pipeline(given, truncate=truncate)
         rows = []
-        for number, output in enumerate(outputs):
+        for number, output in enumerate(found):
             row = _row(number, output)
             if session.engine is not None:
                 result = session.results[number]
@@ -123,8 +126,15 @@ def command(
     embeddings = [row["embedding"] for row in rows if "embedding" in row]
     if len(embeddings) > 1:
         tables.append(("cosine similarity", *_similarity(embeddings)))
+    left_out = session.pipeline.left_out
     emit_tables(
-        tables, json_path=json_path, keys=["similarity"], extra={"config": config.to_dict()}
+        tables,
+        json_path=json_path,
+        keys=["similarity"],
+        notes=[f"{left_out}: its head is not run, these are sentence embeddings"]
+        if left_out
+        else [],
+        extra={"config": config.to_dict(), "left_out": left_out},
     )
 
 

@@ -6,12 +6,14 @@ from typing import Any
 import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._model import output_option
 from tilewright.sw.cli._output import Column, emit_tables, json_option, spinner
 from tilewright.sw.errors import ResultError
 
 
 @click.command()
 @click.argument("model")
+@output_option
 @click.option(
     "--target", default=0.999, metavar="COSINE", help="Mean cosine of the embeddings [0.999]."
 )
@@ -28,6 +30,7 @@ from tilewright.sw.errors import ResultError
 @json_option
 def command(
     model: str,
+    outputs: tuple[str, ...],
     target: float,
     start: str,
     count: int,
@@ -57,7 +60,7 @@ def command(
     from tilewright.sw.quantize.search import Point, search, search_ids
 
     config = chosen_config(preset, config_file, settings)
-    loaded = load_model(model)
+    loaded = load_model(model, outputs)
     shape = loaded.bert.config
     first = parse_precision(start, shape.layers)
 

@@ -34,6 +34,7 @@ from tilewright.sw.compiler.products import head_products, norm_product, tail_pr
 from tilewright.sw.compiler.schedule import Schedule
 from tilewright.sw.compiler.tile import Shape
 from tilewright.sw.program import Buffer, Executable, Program
+from tilewright.sw.program.layouts import MAGNITUDES
 from tilewright.sw.quantize.formats import QModel
 from tilewright.sw.quantize.precision import format_precision
 
@@ -43,16 +44,20 @@ BATCH_MAX = SCALARS
 
 @dataclass(frozen=True)
 class _States:
-    """Where the states of one sequence stand: z, two that take turns between layers, y."""
+    """Where the states of one sequence stand.
+
+    What the host gives, layer 0's input, two that take turns between layers, the output.
+    """
 
     z: StatePlace
+    entry: StatePlace
     between: tuple[StatePlace, StatePlace]
     y: StatePlace
 
     def of(self, layer: int, layers: int) -> tuple[StatePlace, StatePlace]:
         """Input and output of a layer."""
-        last = layer == layers - 1
-        return self.between[layer % 2], self.y if last else self.between[(layer + 1) % 2]
+        x = self.between[layer % 2] if layer else self.entry
+        return x, self.y if layer == layers - 1 else self.between[(layer + 1) % 2]
 
 
 def _suffix(item: int, batch: int) -> str:
@@ -116,7 +121,7 @@ def compile_model(
     Returns
     -------
     Executable
-        Inputs "z" (s16 [S, H], the sum of the embeddings), outputs "y" (s16 [S, H] in
+        Inputs "z" (s16 [S, H], what ``model.embedding.look_up`` gives), outputs "y" (s16 [S, H] in
         ``model.layers[-1].output``), scalars "length"; of a batch "z0", "y0", "length0" and so on.
         Metadata: "sequence", "batch", "hidden", "layers", "precision", "macs", "estimate",
         "operations", and "output" with the scale of y.
@@ -142,6 +147,8 @@ def compile_model(
     shape = layer_shape(model.layers[0], config, sequence)
     state = shape.hidden_panels * sequence * config.word_bytes
     maps = {region: DramMap(ALIGNMENT) for region in (WEIGHTS, INPUT, OUTPUT, SCRATCH)}
+    # Without a LayerNorm the machine has nothing to do in front of layer 0.
+    constants = model.embedding.ln
 
     def place(region: int, name: str) -> StatePlace:
         panels = maps[region].add(name, state)
@@ -150,18 +157,23 @@ def compile_model(
     items = []
     for item in range(batch):
         end = _suffix(item, batch)
-        z = StatePlace(INPUT, maps[INPUT].add(f"z{end}", state), 0)
+        if constants is None:
+            z = place(INPUT, f"z{end}")
+        else:
+            z = StatePlace(INPUT, maps[INPUT].add(f"z{end}", state), 0)
         between = place(SCRATCH, f"even{end}"), place(SCRATCH, f"odd{end}")
-        items.append(_States(z, between, place(OUTPUT, f"y{end}")))
+        entry = z if constants is None else between[0]
+        items.append(_States(z, entry, between, place(OUTPUT, f"y{end}")))
     schedule = Schedule(config, UNTRACKED)
     image = WeightImage(maps[WEIGHTS], config.word_bytes)
-    placed, rows = place_embedding(config, shape)
-    norm = norm_product("embedding", model.embedding.ln, shape.geometry)
-    for item, states in enumerate(items):
-        emitter = Emitter(
-            schedule, placed, image, x=states.z, y=states.between[0], owner=_owner(item, batch)
-        )
-        normalize_embedding(emitter, norm, model.embedding.ln, rows)
+    if constants is not None:
+        placed, rows = place_embedding(config, shape)
+        norm = norm_product("embedding", constants, shape.geometry)
+        for item, states in enumerate(items):
+            emitter = Emitter(
+                schedule, placed, image, x=states.z, y=states.entry, owner=_owner(item, batch)
+            )
+            normalize_embedding(emitter, norm, constants, rows)
     for index, layer in enumerate(model.layers):
         shape = layer_shape(layer, config, sequence)
         owner = f"layer {index} "
@@ -189,6 +201,16 @@ def compile_model(
     for item, states in enumerate(items):
         end = _suffix(item, batch)
         buffers[f"z{end}"] = Buffer(INPUT, states.z.panels, state, "s16 panels", matrix, "input")
+        if constants is None:
+            buffers[f"z{end} magnitudes"] = Buffer(
+                INPUT,
+                states.z.magnitudes,
+                2 * sequence,
+                MAGNITUDES,
+                matrix[:1],
+                "input",
+                of=f"z{end}",
+            )
         buffers[f"y{end}"] = Buffer(OUTPUT, states.y.panels, state, "s16 panels", matrix, "output")
     output = model.layers[-1].output
     return Executable(

@@ -7,7 +7,7 @@ bit, does not depend on the way in.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from tilewright.sw.graph import ir
 from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.models import bert, heads
 from tilewright.sw.models.bert import Bert, BertConfig
-from tilewright.sw.models.functions import table_of
+from tilewright.sw.models.functions import F32, table_of
 
 N = TypeVar("N", bound=ir.Node)
 
@@ -65,18 +65,22 @@ def bert_graph(model: Bert) -> ir.Graph:
     def norm(out: str, x: str, real: bert.Norm) -> str:
         return add(ir.LayerNorm(out=out, x=x, gamma=real.gamma, beta=real.beta, eps=config.eps))
 
-    table = model.embedding
+    table, skipped = model.embedding, 0 if config.padding is None else config.padding + 1
     x = add(
         ir.LookUp(
             out="embedding",
             ids="ids",
             types="types",
             word=table.word,
-            position=table.position,
+            position=np.pad(table.position, ((skipped, 0), (0, 0))),
             type=table.type,
+            padding=config.padding,
         )
     )
-    x = norm("layer0.x", x, table.ln)
+    if table.project is None:
+        x = norm("layer0.x", x, table.ln)
+    else:
+        x = linear("layer0.x", norm("embedding.x", x, table.ln), table.project)
     for i, layer in enumerate(model.layers):
         at = f"layer{i}."
         last = i == len(model.layers) - 1
@@ -127,11 +131,11 @@ def find_encoder(graph: ir.Graph) -> Encoder:
     return _Finder(graph).encoder()
 
 
-def head_of(graph: ir.Graph, encoder: Encoder) -> heads.Head:
-    """The head behind a graph's encoder; a mean over tokens if the hidden states are an output.
+def head_of(graph: ir.Graph, encoder: Encoder) -> heads.Head | None:
+    """The head behind a graph's encoder; None where its output are the hidden states.
 
-    A pooler beside the hidden states, as `BertModel` has it, is left out. Labels get numbers for
-    names.
+    Hidden states and a pooler beside another output are left out, as is the pooler `BertModel` has
+    beside the hidden states. Labels get numbers for names.
 
     Raises
     ------
@@ -139,6 +143,11 @@ def head_of(graph: ir.Graph, encoder: Encoder) -> heads.Head:
         If the outputs are made in another way.
     """
     return _Finder(graph).head(encoder)
+
+
+_HEADS = (
+    "hidden states, their mean or first token, either over its length, or logits of a classifier"
+)
 
 
 class _Finder:
@@ -181,7 +190,8 @@ class _Finder:
         table = tables[0]
         first = self.reader(table.out, ir.LayerNorm)
         norms, functions, attentions = [first], list[ir.Activation](), list[ir.Attention]()
-        layers, x = list[bert.Layer](), first.out
+        layers = list[bert.Layer]()
+        project, x = self._project(first.out)
         while True:
             attention = self._attention(x)
             if attention is None:
@@ -206,7 +216,7 @@ class _Finder:
                 ffn2=_weights(ffn2),
                 ln2=bert.Norm(gamma=ln2.gamma, beta=ln2.beta),
             )
-            layers.append(bert.fold_act(layer, act.function))
+            layers.append(_shared(bert.fold_act(layer, act.function), layers))
             norms += [ln1, ln2]
             functions.append(act)
             attentions.append(attention)
@@ -220,16 +230,17 @@ class _Finder:
             if abs(node.scale * math.sqrt(head_dim) - 1) > _TOLERANCE:
                 raise GraphError(f"{node.out}: scores scaled by {node.scale}, not 1/√{head_dim}")
         config = BertConfig(
-            hidden=table.word.shape[1],
+            hidden=layers[0].q.w.shape[0],
             heads=heads_,
             layers=len(layers),
             ffn=layers[0].ffn1.w.shape[1],
             vocab=len(table.word),
-            positions=len(table.position),
+            positions=table.longest,
             types=len(table.type),
             act=table_of(function),
             tanh_form=function == "gelu_tanh",
             eps=_same((node.eps for node in norms), "epsilon"),
+            padding=table.padding,
         )
         for i, layer in enumerate(layers):
             if layer.ffn1.w.shape[1] != config.ffn:
@@ -239,7 +250,11 @@ class _Finder:
             model=Bert(
                 config=config,
                 embedding=bert.Embedding(
-                    word=table.word, position=table.position, type=table.type, ln=ln
+                    word=table.word,
+                    position=table.position[table.first :],
+                    type=table.type,
+                    ln=ln,
+                    project=project,
                 ),
                 layers=tuple(layers),
             ),
@@ -249,40 +264,76 @@ class _Finder:
             hidden=x,
         )
 
+    def _project(self, x: str) -> tuple[bert.Linear | None, str]:
+        """The product between an embedding and layer 0, if there is one, and layer 0's input."""
+        products = self.readers(x, ir.Linear)
+        if self._attention(x) is None and len(products) == 1:
+            return _weights(products[0]), products[0].out
+        return None, x
+
     def _attention(self, x: str) -> ir.Attention | None:
         for linear in self.readers(x, ir.Linear):
             for node in self.readers(linear.out, ir.Attention):
                 return node
         return None
 
-    def head(self, encoder: Encoder) -> heads.Head:
-        outputs = [name for name in self.graph.outputs if not self._pooled(name, encoder.hidden)]
-        if outputs == [encoder.hidden]:
-            return heads.Pooling()
-        if len(outputs) == 1:
-            node = self.made.get(outputs[0])
-            if isinstance(node, ir.Select) and self._first(node.out, encoder.hidden):
-                return heads.Pooling(mode="cls")
-            if isinstance(node, ir.Linear) and node.x == encoder.hidden:
-                linear = _weights(node)
+    def head(self, encoder: Encoder) -> heads.Head | None:
+        given = self.graph.outputs
+        beside = (name for name in given if not self._pooled(name, encoder.hidden))
+        outputs = [name for name in beside if name != encoder.hidden]
+        if not outputs and encoder.hidden in given:
+            return None
+        found = self._pooling(outputs, encoder) or self._classifier(outputs, encoder.hidden)
+        if found is None:
+            raise GraphError(
+                f"output {', '.join(outputs or given)}: no head that is known ({_HEADS})"
+            )
+        return found
+
+    def _pooling(self, outputs: list[str], encoder: Encoder) -> heads.Pooling | None:
+        """A mean over valid tokens or the first one, over its length or not."""
+        if len(outputs) != 1:
+            return None
+        name = outputs[0]
+        node = self.made.get(name)
+        unit = isinstance(node, ir.UnitLength)
+        if isinstance(node, ir.UnitLength):
+            name = node.x
+            node = self.made.get(name)
+        if self._first(name, encoder.hidden):
+            return heads.Pooling(mode="cls", unit=unit)
+        # A single sequence has no padding: there, a mean without a mask is the same.
+        if not isinstance(node, ir.TokenMean) or node.x != encoder.hidden:
+            return None
+        other = node.mask is not None and encoder.mask not in (None, node.mask)
+        return None if other else heads.Pooling(mode="mean", unit=unit)
+
+    def _classifier(self, outputs: list[str], hidden: str) -> heads.Head | None:
+        picks = [self.made.get(name) for name in outputs]
+        if len(picks) == 1 and isinstance(picks[0], ir.Linear):
+            linear, x = _weights(picks[0]), picks[0].x
+            if x == hidden:
                 return heads.TokenClassifier(classifier=linear, labels=_numbered(linear))
-            if isinstance(node, ir.Linear) and self._pooled(node.x, encoder.hidden):
-                linear, tanh = _weights(node), self.made[node.x]
-                assert isinstance(tanh, ir.Activation)  # what _pooled says
-                pooler = _weights(self.made[tanh.x])
+            if self._pooled(x, hidden):
+                act = self.made[x]
+                assert isinstance(act, ir.Activation)  # what _pooled says
+                pooler = _weights(self.made[act.x])
                 labels = _numbered(linear)
                 problem = "regression" if len(labels) == 1 else "single_label_classification"
                 return heads.SequenceClassifier(
-                    pooler=pooler, classifier=linear, labels=labels, problem=problem
+                    pooler=pooler,
+                    classifier=linear,
+                    labels=labels,
+                    problem=problem,
+                    function=act.function,
                 )
-        picks = [self.made.get(name) for name in outputs]
         columns = [node for node in picks if isinstance(node, ir.Select) and node.axis == -1]
         if len(picks) == len(columns) == 2 and columns[0].x == columns[1].x:
             both = self.made.get(columns[0].x)
-            two = isinstance(both, ir.Linear) and (both.x, both.w.shape[1]) == (encoder.hidden, 2)
+            two = isinstance(both, ir.Linear) and (both.x, both.w.shape[1]) == (hidden, 2)
             if two and both is not None and [node.index for node in columns] == [0, 1]:
                 return heads.SpanFinder(outputs=_weights(both))
-        raise GraphError(f"outputs {', '.join(outputs)}: no head that is known")
+        return None
 
     def _first(self, name: str, hidden: str) -> bool:
         """Whether a tensor is the first token of the hidden states."""
@@ -291,9 +342,9 @@ class _Finder:
         return found and (node.axis, node.index) == (-2, 0)  # type: ignore[union-attr]
 
     def _pooled(self, name: str, hidden: str) -> bool:
-        """Whether a tensor is ``tanh(linear(first token))``."""
+        """Whether a tensor is ``function(linear(first token))``."""
         node = self.made.get(name)
-        if not isinstance(node, ir.Activation) or node.function != "tanh":
+        if not isinstance(node, ir.Activation):
             return False
         linear = self.made.get(node.x)
         return isinstance(linear, ir.Linear) and self._first(linear.x, hidden)
@@ -303,6 +354,18 @@ def _weights(node: ir.Node) -> bert.Linear:
     assert isinstance(node, ir.Linear)  # callers have looked
     bias = np.zeros(node.w.shape[1], np.float32) if node.b is None else node.b
     return bert.Linear(w=node.w, b=bias)
+
+
+def _shared(layer: bert.Layer, layers: list[bert.Layer]) -> bert.Layer:
+    """A layer, or an earlier one with the same weights."""
+
+    def weights(one: bert.Layer) -> Iterator[F32]:
+        return (array for part in vars(one).values() for array in vars(part).values())
+
+    for other in layers:
+        if all(map(np.array_equal, weights(layer), weights(other))):
+            return other
+    return layer
 
 
 def _numbered(linear: bert.Linear) -> tuple[str, ...]:

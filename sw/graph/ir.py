@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewright.sw.graph.errors import GraphError
-from tilewright.sw.models.functions import F32, FUNCTIONS
+from tilewright.sw.models.functions import F32, HOST_FUNCTIONS
 
 Shape = tuple[int | str, ...]
 
@@ -81,6 +81,17 @@ class Node:
     def _fail(self, why: str) -> GraphError:
         return GraphError(f"{type(self).__name__} {self.out}: {why}")
 
+    def _broadcast(self, a: Shape, b: Shape) -> Shape:
+        """The shape two tensors have together: axes are equal, or 1, counted from the last."""
+        rank = max(len(a), len(b))
+        pairs = zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True)
+        out = tuple(y if x == 1 else x for x, y in pairs)
+        if any(
+            size not in (1, out[i - len(part)]) for part in (a, b) for i, size in enumerate(part)
+        ):
+            raise self._fail(f"axes {list(a)} and {list(b)} do not broadcast")
+        return out
+
     def _vector(self, name: str, vector: npt.NDArray[Any], width: int | str) -> None:
         if vector.shape != (width,):
             raise self._fail(f"{name} has shape {list(vector.shape)}, must have [{width}]")
@@ -94,9 +105,10 @@ def _equal(a: Any, b: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LookUp(Node):
-    """``word[ids] + position[0 … S-1] + type[types]``: ids [..., S] -> [..., S, hidden].
+    """``word[ids] + position[p] + type[types]``: ids [..., S] -> [..., S, hidden].
 
-    Without `types` every token has type 0.
+    Without `types` every token has type 0. Positions p are 0 … S - 1. With `padding`, a token id,
+    they count the other ids only, from ``padding + 1``; that of a padding token is ``padding``.
     """
 
     ids: str = _input("i64")
@@ -104,6 +116,17 @@ class LookUp(Node):
     word: F32
     position: F32
     type: F32
+    padding: int | None = None
+
+    @property
+    def first(self) -> int:
+        """Position of the first token."""
+        return 0 if self.padding is None else self.padding + 1
+
+    @property
+    def longest(self) -> int:
+        """Most tokens there are positions for."""
+        return len(self.position) - self.first
 
     def shape(self, shapes: Mapping[str, Shape]) -> Shape:
         hidden = self.word.shape[-1]
@@ -113,6 +136,8 @@ class LookUp(Node):
                 raise self._fail(f"{name} table {list(table.shape)}, must be [rows, {hidden}]")
         if self.types is not None and shapes[self.types] != shapes[self.ids]:
             raise self._fail(f"ids are {shapes[self.ids]}, types are {shapes[self.types]}")
+        if self.longest < 1 or self.first < 0:
+            raise self._fail(f"{len(self.position)} positions, the first token has {self.first}")
         return (*shapes[self.ids], hidden)
 
 
@@ -135,7 +160,10 @@ class Linear(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MatMul(Node):
-    """Product of two activations: a [..., M, K], b [..., K, N] ([..., N, K] if `transposed`)."""
+    """Product of two activations: a [..., M, K], b [..., K, N] ([..., N, K] if `transposed`).
+
+    Leading axes broadcast.
+    """
 
     a: str = _input()
     b: str = _input()
@@ -143,12 +171,12 @@ class MatMul(Node):
 
     def shape(self, shapes: Mapping[str, Shape]) -> Shape:
         a, b = shapes[self.a], shapes[self.b]
-        if len(a) < 2 or len(b) != len(a) or a[:-2] != b[:-2]:
-            raise self._fail(f"operands {list(a)} and {list(b)} do not fit")
+        if min(len(a), len(b)) < 2:
+            raise self._fail(f"operands {list(a)} and {list(b)} must have two axes or more")
         rows, columns = (b[-1], b[-2]) if self.transposed else (b[-2], b[-1])
         if a[-1] != rows:
-            raise self._fail(f"operands {list(a)} and {list(b)} do not fit")
-        return (*a[:-1], columns)
+            raise self._fail(f"operands {list(a)} and {list(b)} do not fit: {a[-1]} is not {rows}")
+        return (*self._broadcast(a[:-2], b[:-2]), a[-2], columns)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,14 +191,16 @@ class Softmax(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Activation(Node):
-    """An activation function, of `tilewright.sw.models.functions.FUNCTIONS`, of every element."""
+    """A function of every element, of `tilewright.sw.models.functions.HOST_FUNCTIONS`."""
 
     x: str = _input()
     function: str
 
     def shape(self, shapes: Mapping[str, Shape]) -> Shape:
-        if self.function not in FUNCTIONS:
-            raise self._fail(f"function {self.function!r}, there are {', '.join(FUNCTIONS)}")
+        if self.function not in HOST_FUNCTIONS:
+            raise self._fail(
+                f"function {self.function!r}, must be one of {', '.join(HOST_FUNCTIONS)}"
+            )
         return shapes[self.x]
 
 
@@ -196,15 +226,13 @@ class LayerNorm(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Add(Node):
-    """Sum of two tensors of one shape."""
+    """Sum of two tensors; axes broadcast."""
 
     a: str = _input()
     b: str = _input()
 
     def shape(self, shapes: Mapping[str, Shape]) -> Shape:
-        if shapes[self.a] != shapes[self.b]:
-            raise self._fail(f"operands are {list(shapes[self.a])} and {list(shapes[self.b])}")
-        return shapes[self.a]
+        return self._broadcast(shapes[self.a], shapes[self.b])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -245,6 +273,37 @@ class Select(Node):
         if isinstance(size, int) and not 0 <= self.index < size:
             raise self._fail(f"index {self.index} of {size}")
         return (*x[: self.axis], *x[len(x) + self.axis + 1 :])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenMean(Node):
+    """Mean over the tokens of x [B, S, hidden] that mask [B, S] marks (all without) -> [B, hidden].
+
+    A row without a token gives 0.
+    """
+
+    x: str = _input()
+    mask: str | None = _input("bool", default=None)
+
+    def shape(self, shapes: Mapping[str, Shape]) -> Shape:
+        x = shapes[self.x]
+        if len(x) < 2:
+            raise self._fail(f"an input of {list(x)}, must have two axes or more")
+        if self.mask is not None and shapes[self.mask] != x[:-1]:
+            raise self._fail(f"mask {list(shapes[self.mask])}, must be {list(x[:-1])}")
+        return (*x[:-2], x[-1])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnitLength(Node):
+    """The rows of x over their lengths; no length is less than 1e-12."""
+
+    x: str = _input()
+
+    def shape(self, shapes: Mapping[str, Shape]) -> Shape:
+        if not shapes[self.x]:
+            raise self._fail("the input has no axis")
+        return shapes[self.x]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

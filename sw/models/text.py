@@ -49,11 +49,14 @@ def _read(folder: Path) -> tuple[Sentence, ...]:
         for number, line in enumerate(raw.split("\n"), start=1):
             if not line.strip():
                 continue
-            parts = line.rstrip("\r").split("\t", 2)
             try:
-                ident, rating, text = parts[0], float(parts[1]), parts[2].strip()
-            except (IndexError, ValueError) as error:
-                raise ModelError(f"{path} line {number}: {error}") from error
+                ident, rated, text = line.strip("\r").split("\t", 2)
+                rating, text = float(rated), text.strip()
+            except ValueError as error:
+                raise ModelError(
+                    f"{path} line {number} is damaged, must be identifier, rating and text: "
+                    "type `tilewright fetch sentences`"
+                ) from error
             # A sentence that occurs twice must not end up in two draws.
             if text:
                 found.setdefault(

@@ -80,7 +80,7 @@ _KNOWN = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
 class Taker:
-    """Takes tensors out of a checkpoint by their `BertModel` names, and checks them.
+    """Takes tensors out of a checkpoint by their names, and checks them.
 
     Parameters
     ----------
@@ -99,11 +99,15 @@ class Taker:
         self._tensors = tensors
         found = [name for name in tensors if name == self._WORD or name.endswith("." + self._WORD)]
         if not found:
-            raise ModelError(f"no BERT model: there is no tensor {self._WORD}")
+            raise ModelError(f"no encoder: there is no tensor {self._WORD}")
         if len(found) > 1:
             raise ModelError(f"two models in one checkpoint: {found[0]} and {found[1]}")
         self._prefix = found[0].removesuffix(self._WORD)
         self._taken: set[str] = set()
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+        return self._prefix + name in self._tensors
 
     def take(self, name: str, shape: tuple[int, ...]) -> F32:
         """One tensor in fp32.
@@ -124,7 +128,7 @@ class Taker:
         return checked(self._tensors[full], name, shape)
 
     def check_rest(self, ignored: Iterable[str]) -> None:
-        """Refuse tensors of embeddings and encoder that were not taken.
+        """Refuse tensors that were not taken of the parts (embeddings, encoder) that were.
 
         Parameters
         ----------
@@ -136,9 +140,10 @@ class Taker:
         ModelError
             Naming the first: a model whose result depends on it would be computed wrongly.
         """
+        parts = {name.removeprefix(self._prefix).partition(".")[0] for name in self._taken}
         for full in sorted(set(self._tensors) - self._taken):
             name = full.removeprefix(self._prefix)
-            if name.startswith(("embeddings.", "encoder.")) and name not in ignored:
+            if name.partition(".")[0] in parts and name not in ignored:
                 raise ModelError(f"the model has a tensor {name}, which its config does not know")
 
 

@@ -88,7 +88,7 @@ class DeviceEngine:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._quantized = quantized
-        self._width = quantized.embedding.word.shape[1]
+        self._width = quantized.layers[0].hidden
         self._device = device
         self._sequence = int(executable.metadata["sequence"]) if executable else sequence
         self._batch = int(executable.metadata["batch"]) if executable else 1

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tilewright.sim.golden.products import K_MAX
 from tilewright.sw.quantize.formats import QModel
-from tilewright.sw.quantize.reference import norm, run_layer
+from tilewright.sw.quantize.reference import enter, run_layer
 
 I16 = npt.NDArray[np.int16]
 
@@ -28,7 +28,7 @@ class Engine(Protocol):
         Parameters
         ----------
         batch : sequence of s16 [S, hidden]
-            Sums of the embedding tables (`QEmbedding.look_up`), each S for itself.
+            What `look_up` of the model's embedding gives, each S for itself.
         lengths : sequence of int
             Valid tokens of each, the first ones: 1 to S.
 
@@ -60,7 +60,7 @@ class ReferenceEngine:
         """See `Engine.encode`."""
         out = []
         for z, length in zip(batch, lengths, strict=True):
-            x = norm(z, self._quantized.embedding.ln)
+            x = enter(self._quantized.embedding, z)
             for layer in self._quantized.layers:
                 x = run_layer(layer, x, length)
             out.append(x)

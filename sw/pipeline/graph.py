@@ -1,12 +1,13 @@
 """Any graph on a device, operation by operation: products, softmax, activations, LayerNorm.
 
 What is no encoder has no program of its own; its operations run on the machine one by one, what
-lies between them in fp32 on the host. Operands are quantized by the largest magnitude they have,
-weights by that of each output channel.
+lies between them in fp32 on the host. Every row of an operand has a scale of its own, its largest
+magnitude, and so has every column of what it is multiplied with: no row costs another its digits.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial, singledispatch
 from typing import Any
@@ -14,21 +15,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.sw.compiler.operations.layernorm import fraction_bits
 from tilewright.sw.driver.device import Device
 from tilewright.sw.graph import ir
 from tilewright.sw.graph.errors import GraphError
-from tilewright.sw.graph.run import Values, evaluate, run_node
-from tilewright.sw.models.functions import QUICK_GELU, table_of
+from tilewright.sw.graph.run import Values, evaluate, run_node, scores_of
+from tilewright.sw.models.functions import (
+    F64,
+    FUNCTIONS,
+    MASKED,
+    QUICK_GELU,
+    merge_heads,
+    split_heads,
+    table_of,
+)
 
-F32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]
 
 _TOP = {8: 127, 16: 32639}
 """Largest magnitude of an operand; both bytes of a 16-bit one are s8."""
-_S16 = 32767
-_MASKED = 32.0
-"""Scores keep at least this range, so that masked ones vanish: e^-64."""
 _P_TOP = {8: 255, 16: 16384}
+_S16 = 32767
+_Q10 = 1024
+_OCTAVE = math.log(2) / _Q10
+"""Step of the scores: that of the machine's exponents of 2. The last of them, e^-22, gives 0."""
+_EDGE = 16.0
+"""From here on an activation is what it tends to, to the last bit of its table."""
 
 
 def run_graph(
@@ -54,7 +66,7 @@ def run_graph(
     Raises
     ------
     GraphError
-        An input that does not fit, an activation the lanes do not hold.
+        As `tilewright.sw.graph.run.run_fp32`; an activation the lanes do not hold.
 
     Examples
     --------
@@ -65,24 +77,25 @@ def run_graph(
     ...     outputs = tw.run_graph(device, graph, {"x": np.ones((3, 64), np.float32)})
     """
     if bits not in _TOP:
-        raise GraphError(f"bits = {bits}: 8 or 16 is needed")
+        raise GraphError(f"bits = {bits}, must be 8 or 16")
     return evaluate(graph, inputs, partial(_on, device=device, bits=bits))
 
 
-def _quantize(x: npt.NDArray[Any], top: int, axis: int | None = None) -> tuple[Ints, Any]:
-    """Integers of at most `top`, and the scale; one for the array, or for each index but `axis`."""
-    largest = np.abs(x).max(axis=axis, keepdims=axis is not None, initial=0)
+def _quantize(x: npt.NDArray[Any], top: int, axis: int) -> tuple[Ints, F64]:
+    """Integers of at most `top`, and the scale of each vector along an axis, which stays as 1."""
+    largest = np.abs(x).max(axis=axis, keepdims=True, initial=0).astype(np.float64)
+    # Of a vector of zeros any scale is right. In fp64: the scale of a denormal is none in fp32.
     scale = np.where(largest > 0, largest, 1) / top
     ints = np.clip(np.floor(x / scale + 0.5), -top, top)
     return ints.astype(np.int8 if top <= 127 else np.int16), scale
 
 
-def _product(
-    a: npt.NDArray[Any], b: npt.NDArray[Any], device: Device, bits: int, axis: int | None = None
-) -> F32:
-    qa, scale_a = _quantize(a, _TOP[bits])
-    qb, scale_b = _quantize(b, _TOP[bits], axis)
-    return (device.matmul(qa, qb) * (scale_a * scale_b)).astype(np.float32)
+def _product(a: npt.NDArray[Any], b: npt.NDArray[Any], device: Device, bits: int) -> F64:
+    """Real product of real matrices; in fp64, which holds whatever it is."""
+    qa, scale_a = _quantize(a, _TOP[bits], axis=-1)
+    qb, scale_b = _quantize(b, _TOP[bits], axis=-2)
+    out: F64 = device.matmul(qa, qb) * (scale_a * scale_b)
+    return out
 
 
 @singledispatch
@@ -93,32 +106,33 @@ def _on(node: ir.Node, v: Values, device: Device, bits: int) -> npt.NDArray[Any]
 
 @_on.register
 def _(node: ir.Linear, v: Values, device: Device, bits: int) -> npt.NDArray[Any]:
-    out = _product(v[node.x], node.w, device, bits, axis=0)
-    return out if node.b is None else out + node.b
+    out = _product(v[node.x], node.w, device, bits)
+    return (out if node.b is None else out + node.b).astype(np.float32)
 
 
 @_on.register
 def _(node: ir.MatMul, v: Values, device: Device, bits: int) -> npt.NDArray[Any]:
     b = v[node.b]
-    return _product(v[node.a], b.swapaxes(-1, -2) if node.transposed else b, device, bits)
+    b = b.swapaxes(-1, -2) if node.transposed else b
+    return _product(v[node.a], b, device, bits).astype(np.float32)
 
 
-def _softmax(x: npt.NDArray[Any], device: Device, mask: npt.NDArray[Any] | None = None) -> Ints:
-    """Probabilities, u16 Q15; columns outside the mask are 0."""
-    scale = max(float(np.abs(x).max(initial=0)), _MASKED) / (_S16 // 2)
-    ints = np.clip(np.floor(x / scale + 0.5), -_S16, _S16).astype(np.int16)
-    if mask is not None:
-        ints = np.where(mask, ints, -_S16).astype(np.int16)
-    return device.softmax(ints, scale)
+def _softmax(x: npt.NDArray[Any], device: Device) -> npt.NDArray[np.uint16]:
+    """Probabilities, u16 Q15; what is masked lies far below its row's largest."""
+    below = (x - x.max(axis=-1, keepdims=True).astype(np.float64)) / _OCTAVE
+    ints = np.floor(np.maximum(below, -_S16) + 0.5).astype(np.int16)
+    return device.softmax(ints, _OCTAVE)
 
 
 @_on.register
 def _(node: ir.Softmax, v: Values, device: Device, bits: int) -> npt.NDArray[Any]:
-    return (_softmax(v[node.x], device) / np.float32(1 << 15)).astype(np.float32)
+    return (_softmax(scores_of(node, v), device) / np.float32(1 << 15)).astype(np.float32)
 
 
 @_on.register
 def _(node: ir.Activation, v: Values, device: Device, bits: int) -> npt.NDArray[Any]:
+    if node.function not in FUNCTIONS:
+        return run_node(node, v)  # The machine has no table of it: the host's, too.
     table = table_of(node.function)
     if table not in device.config.functions:
         held = ", ".join(device.config.functions) or "none"
@@ -126,34 +140,38 @@ def _(node: ir.Activation, v: Values, device: Device, bits: int) -> npt.NDArray[
             f"Activation {node.out}: {node.function} needs {table}, {device.config.name} has {held}"
         )
     gain = QUICK_GELU if node.function == "quick_gelu" else 1.0
-    x = np.clip(np.floor(v[node.x] * gain * 1024 + 0.5), -_S16, _S16).astype(np.int16)
-    return (device.operations.activation(table, x) / np.float32(1024 * gain)).astype(np.float32)
+    x = v[node.x].astype(np.float64) * gain
+    near = np.clip(x, -_EDGE, _EDGE)
+    y = device.operations.activation(table, np.floor(near * _Q10 + 0.5).astype(np.int16)) / _Q10
+    # The table ends; behind it tanh stays, and GELU and SiLU are x itself or nothing.
+    beyond = np.zeros_like(x) if table == "tanh" else np.maximum(x - near, 0)
+    return ((y + beyond) / gain).astype(np.float32)
 
 
 @_on.register
 def _(node: ir.LayerNorm, v: Values, device: Device, bits: int) -> npt.NDArray[Any]:
-    x, scale = _quantize(v[node.x], _S16)
-    # No normalized value is larger than sqrt(N), and xhat ends at 32.
-    reach = min(np.sqrt(x.shape[-1]), 32.0)
-    bound = float(np.abs(node.gamma).max() * reach + np.abs(node.beta).max())
-    out_scale = max(bound, 1e-9) / _S16
-    y = device.layernorm(
-        x, node.gamma, node.beta, eps=node.eps, scale=float(scale), out_scale=out_scale
-    )
-    return (y * np.float32(out_scale)).astype(np.float32)
+    """Normalized rows are the machine's; gamma and beta, like a bias, the host's.
+
+    Epsilon counts in a row's own unit, so its factor is the host's too: ``sqrt(V / (V + eps))``.
+    """
+    x = v[node.x].astype(np.float64)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    ints, _ = _quantize(centred, _S16, axis=-1)
+    step = 2.0 ** -fraction_bits(x.shape[-1])
+    normal = device.layernorm(ints, eps=0, out_scale=step) * step
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    shrink = np.sqrt(variance / np.maximum(variance + node.eps, np.finfo(np.float64).tiny))
+    return (normal * shrink * node.gamma + node.beta).astype(np.float32)
 
 
 @_on.register
 def _(node: ir.Attention, v: Values, device: Device, bits: int) -> npt.NDArray[Any]:
-    def split(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return x.reshape(*x.shape[:-1], node.heads, -1).swapaxes(-2, -3)
-
-    q, k, w = (split(v[name]) for name in (node.q, node.k, node.v))
-    scores = _product(q, k.swapaxes(-1, -2), device, bits) * np.float32(node.scale)
-    mask = None if node.mask is None else v[node.mask][..., None, None, :]
+    q, k, w = (split_heads(v[name], node.heads) for name in (node.q, node.k, node.v))
+    scores = _product(q, k.swapaxes(-1, -2), device, bits) * node.scale
+    if node.mask is not None:
+        scores = np.where(v[node.mask][..., None, None, :], scores, MASKED)
     top = _P_TOP[bits]
-    p = _softmax(scores, device, mask).astype(np.int64) * top + (1 << 14) >> 15
-    qw, scale = _quantize(w, _TOP[bits])
+    p = _softmax(scores, device).astype(np.int64) * top + (1 << 14) >> 15
+    qw, scale = _quantize(w, _TOP[bits], axis=-2)
     context = device.matmul(p.astype(np.uint8 if bits == 8 else np.int16), qw) * (scale / top)
-    merged = context.swapaxes(-2, -3)
-    return merged.reshape(*merged.shape[:-2], -1).astype(np.float32)
+    return merge_heads(context).astype(np.float32)

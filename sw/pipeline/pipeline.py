@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from tilewright.sw.graph.model import Model, load_model
 from tilewright.sw.models.bert import Bert, check_ids
@@ -17,8 +16,8 @@ from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.functions import F32
 from tilewright.sw.models.heads import Head, Result, Span, SpanFinder
 from tilewright.sw.models.tokenize import Encoded, Tokenizer
-from tilewright.sw.pipeline.engine import I16, Engine, ReferenceEngine
-from tilewright.sw.quantize.formats import QEmbedding, QModel
+from tilewright.sw.pipeline.engine import Engine, ReferenceEngine
+from tilewright.sw.quantize.formats import QModel
 from tilewright.sw.quantize.quantize import quantize_model
 
 if TYPE_CHECKING:
@@ -78,6 +77,8 @@ class Pipeline:
         For the embedding tables, and the format of the engine's output.
     engine : Engine, optional
         The golden functions by default.
+    left_out : str, optional
+        Architecture of the model where its own head is not run.
 
     Raises
     ------
@@ -103,9 +104,10 @@ class Pipeline:
         head: Head,
         quantized: QModel,
         engine: Engine | None = None,
+        left_out: str | None = None,
     ) -> None:
         self.model, self.tokenizer, self.head = model, tokenizer, head
-        self.quantized = quantized
+        self.quantized, self.left_out = quantized, left_out
         self.engine: Engine = ReferenceEngine(quantized) if engine is None else engine
 
     @classmethod
@@ -113,6 +115,7 @@ class Pipeline:
         cls,
         where: str | Path | Model,
         *,
+        outputs: Sequence[str] | None = None,
         precision: str = "w8a8",
     ) -> Pipeline:
         """Load a model, calibrate and quantize it; it runs the golden functions until told.
@@ -120,6 +123,7 @@ class Pipeline:
         Parameters
         ----------
         where : str, Path or Model
+        outputs : sequence of str, optional
             As `tilewright.sw.graph.model.load_model`.
         precision : str
             Of `tilewright.sw.quantize.quantize.quantize`.
@@ -129,13 +133,14 @@ class Pipeline:
         ModelError
             As reading, tokenizer and quantization say.
         """
-        model = where if isinstance(where, Model) else load_model(where)
+        model = where if isinstance(where, Model) else load_model(where, outputs)
         quantized = quantize_model(model.bert, model.folder, precision=precision)
         return cls(
             model=model.bert,
             tokenizer=Tokenizer(model.folder),
             head=model.head,
             quantized=quantized,
+            left_out=model.left_out,
         )
 
     def on(
@@ -182,8 +187,8 @@ class Pipeline:
     @property
     def limit(self) -> int:
         """Longest text in tokens, special ones included."""
-        positions = self.model.config.positions
-        return positions if self.engine.limit is None else min(positions, self.engine.limit)
+        limits = (self.model.config.positions, self.tokenizer.limit, self.engine.limit)
+        return min(limit for limit in limits if limit is not None)
 
     def tokens(self, texts: Sequence[Text], *, truncate: bool = False) -> list[Encoded]:
         """Tokens of each text, all of them checked before anything runs.
@@ -203,15 +208,24 @@ class Pipeline:
                 if second is None and isinstance(self.head, SpanFinder):
                     raise ModelError("an answer needs a pair: a question and a context")
                 one = self.tokenizer.encode(first, second, limit=self.limit, truncate=truncate)
-                check_ids(one.ids, self.model.config, one.types)
+                found.append(self._checked(one))
             except ModelError as error:
                 raise ModelError(f"text {number}: {error}") from error
-            found.append(one)
         return found
+
+    def _checked(self, tokens: Encoded) -> Encoded:
+        """Tokens the model has embeddings for; of one type where it knows no other."""
+        config = self.model.config
+        if config.types == 1:
+            tokens = replace(tokens, types=np.zeros_like(tokens.types))
+        check_ids(tokens.ids, config, tokens.types)
+        if config.padding is not None and (tokens.ids == config.padding).any():
+            raise ModelError(f"the text holds the padding token {config.padding}, without position")
+        return tokens
 
     def hidden(self, tokens: Sequence[Encoded]) -> list[F32]:
         """The encoder's output of each text, [S, hidden]."""
-        batch = [look_up(self.quantized.embedding, one.ids, one.types) for one in tokens]
+        batch = [self.quantized.embedding.look_up(one.ids, one.types) for one in tokens]
         lengths = [len(one) for one in tokens]
         state = self.quantized.layers[-1].output
         found = self.engine.encode(batch, lengths)
@@ -241,18 +255,5 @@ class Pipeline:
 def apply_head(head: Head, tokens: Encoded, hidden: F32) -> Result:
     """What a head makes of hidden states [S, hidden]; answers lie in the second text."""
     if isinstance(head, SpanFinder):
-        return head(hidden, len(tokens), (tokens.types == 1) & ~tokens.special)
+        return head(hidden, len(tokens), tokens.second & ~tokens.special)
     return head(hidden, len(tokens))
-
-
-def look_up(
-    embedding: QEmbedding,
-    ids: npt.NDArray[np.integer[Any]],
-    types: npt.NDArray[np.integer[Any]],
-) -> I16:
-    """``z = SAT16(word + position + type)``: ids and types [S] -> s16 [S, hidden].
-
-    The same as `QEmbedding.look_up` where every type is 0.
-    """
-    z = embedding.word[ids].astype(np.int32) + embedding.position[: len(ids)]
-    return np.clip(z + embedding.type[types], -32768, 32767).astype(np.int16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +56,18 @@ def _layer(title: str, layer: QLayer, config: Config, sequence: int) -> Work:
 
 
 def model_work(
-    where: str, config: Config, *, layer: str, sequence: int, precision: str, tell: Tell
+    where: str,
+    config: Config,
+    *,
+    layer: str,
+    sequence: int,
+    precision: str,
+    tell: Tell,
+    outputs: Sequence[str] = (),
 ) -> Work:
     """A layer of a model by its number, or all of it ("whole"), on random tokens or states.
+
+    `outputs` is as of `tilewright.sw.graph.model.load_model`.
 
     Raises
     ------
@@ -68,7 +77,7 @@ def model_work(
     if layer != WHOLE and not layer.isdecimal():
         raise UserError(f"layer {layer}: a number or `{WHOLE}` is needed")
     tell(f"quantize {where} to {precision}")
-    model = Pipeline.load(where, precision=precision).quantized
+    model = Pipeline.load(where, outputs=outputs, precision=precision).quantized
     check_sequence(model, sequence)
     count = len(model.layers)
     name = Path(where).name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,14 @@ from tilewright.sim.golden.products import K_MAX
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.quantize.precision import LayerPrecision, Mode, ModelPrecision
 
+F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int8]
 I16 = npt.NDArray[np.int16]
 I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
+Ints = npt.NDArray[np.integer[Any]]
 
 
 GROUP = 32
@@ -275,17 +277,73 @@ class QEmbedding:
     fraction: int
     ln: QLayerNorm
 
-    def look_up(self, ids: npt.NDArray[np.integer[Any]]) -> I16:
-        """``z = SAT16(word + position + type 0)``, ids [..., S] -> [..., S, H], Q`fraction`."""
-        z: I32 = self.word[ids].astype(np.int32) + self.position[: ids.shape[-1]] + self.type[0]
+    def look_up(self, ids: Ints, types: Ints | None = None) -> I16:
+        """``z = SAT16(word + position + type)``, [..., S] -> [..., S, H], Q`fraction`.
+
+        Parameters
+        ----------
+        ids : [..., S]
+        types : [..., S], optional
+            Token types; 0 by default.
+        """
+        kind = self.type[0] if types is None else self.type[types]
+        z: I32 = self.word[ids].astype(np.int32) + self.position[: ids.shape[-1]] + kind
         return np.clip(z, -32768, 32767).astype(np.int16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostEmbedding:
+    """An embedding with a product behind its LayerNorm: the host computes all of it.
+
+    The machine has no LayerNorm of another width than its layers; the product is a small part of
+    one layer's. Computed in float64, then rounded once into layer 0's input format.
+
+    Attributes
+    ----------
+    word, position, type : ndarray of float32, [rows, E]
+    gamma, beta : ndarray of float32, [E]
+        Of the LayerNorm.
+    eps : float
+    weight : ndarray of float32, [E, H]
+    bias : ndarray of float32, [H]
+    output : State
+        Layer 0's input format.
+    """
+
+    word: F32
+    position: F32
+    type: F32
+    gamma: F32
+    beta: F32
+    eps: float
+    weight: F32
+    bias: F32
+    output: State
+    ln: ClassVar[None] = None
+    """The machine has none to compute."""
+
+    def look_up(self, ids: Ints, types: Ints | None = None) -> I16:
+        """Input of layer 0, [..., S] -> [..., S, H] in the format `output`.
+
+        Parameters
+        ----------
+        ids : [..., S]
+        types : [..., S], optional
+            Token types; 0 by default.
+        """
+        kind = self.type[0] if types is None else self.type[types]
+        z = self.word[ids].astype(np.float64) + self.position[: ids.shape[-1]] + kind
+        centred = z - z.mean(axis=-1, keepdims=True)
+        variance = np.mean(centred * centred, axis=-1, keepdims=True)
+        x = centred / np.sqrt(variance + self.eps) * self.gamma + self.beta
+        return self.output.to_int(x @ self.weight.astype(np.float64) + self.bias)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QModel:
     """A quantized encoder: embedding and layers."""
 
-    embedding: QEmbedding
+    embedding: QEmbedding | HostEmbedding
     layers: tuple[QLayer, ...]
 
     @property

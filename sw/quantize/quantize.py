@@ -17,7 +17,14 @@ from tilewright.sw.quantize import encode
 from tilewright.sw.quantize.calibrate import LayerRange, calibrate, calibration_ids
 from tilewright.sw.quantize.file import load, save
 from tilewright.sw.quantize.fingerprint import fingerprint
-from tilewright.sw.quantize.formats import QEmbedding, QModel, State, Width, check_sizes
+from tilewright.sw.quantize.formats import (
+    HostEmbedding,
+    QEmbedding,
+    QModel,
+    State,
+    Width,
+    check_sizes,
+)
 from tilewright.sw.quantize.layer import LayerQuantizer, f64, norm, state
 from tilewright.sw.quantize.precision import ModelPrecision, parse_precision
 from tilewright.sw.quantize.recipe import Recipe
@@ -37,7 +44,12 @@ KIND = "quantized"
 _EMBEDDING_Q = 13
 _FILE = "model.npz"
 _CODE = ("sw/quantize", "sw/models", "sim/golden")
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "sentence_bert_config.json",
+)
 
 
 class Quantizer:
@@ -107,15 +119,28 @@ def _check(model: Bert) -> None:
     check_sizes(hidden=shape.hidden, heads=shape.heads, head_dim=shape.head_dim, ffn=shape.ffn)
 
 
-def _embedding(model: Bert, output: State) -> QEmbedding:
-    tables = (model.embedding.word, model.embedding.position, model.embedding.type)
+def _embedding(model: Bert, output: State) -> QEmbedding | HostEmbedding:
+    real = model.embedding
+    if real.project is not None:
+        return HostEmbedding(
+            word=real.word,
+            position=real.position,
+            type=real.type,
+            gamma=real.ln.gamma,
+            beta=real.ln.beta,
+            eps=model.config.eps,
+            weight=real.project.w,
+            bias=real.project.b,
+            output=output,
+        )
+    tables = (real.word, real.position, real.type)
     amax = max(float(np.abs(table).max()) for table in tables)
     q = min(_EMBEDDING_Q, -int(math.log2(encode.power_of_two(amax))))
     word, position, kind = (
         np.clip(encode.round_half_up(f64(table) * 2.0**q), -32768, 32767).astype(np.int16)
         for table in tables
     )
-    ln = norm(model.embedding.ln, output, z_scale=2.0**-q, config=model.config, name="embedding")
+    ln = norm(real.ln, output, z_scale=2.0**-q, config=model.config, name="embedding")
     return QEmbedding(word=word, position=position, type=kind, fraction=q, ln=ln)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tilewright.sim import golden
 from tilewright.sim.golden import Fmt
@@ -14,9 +12,17 @@ from tilewright.sim.golden.primitives import SYM16
 from tilewright.sim.golden.products import K_MAX
 from tilewright.sw.models.bert import merge_heads, split_heads
 from tilewright.sw.models.errors import ModelError
-from tilewright.sw.quantize.formats import I16, U8, QEmbedding, QLayer, QLayerNorm, QLinear, Width
-
-Ints = npt.NDArray[np.integer[Any]]
+from tilewright.sw.quantize.formats import (
+    I16,
+    U8,
+    HostEmbedding,
+    Ints,
+    QEmbedding,
+    QLayer,
+    QLayerNorm,
+    QLinear,
+    Width,
+)
 
 FORMATS = {Width.S8: Fmt.S8, Width.S16: Fmt.S16, Width.SYM16: Fmt.SYM16}
 """The golden functions' names of the formats."""
@@ -163,6 +169,11 @@ def run_layer(layer: QLayer, x: Ints, length: int | None = None) -> I16:
     return trace_layer(layer, x, length).y
 
 
-def run_embedding(embedding: QEmbedding, ids: Ints) -> I16:
+def enter(embedding: QEmbedding | HostEmbedding, z: I16) -> I16:
+    """Input of layer 0 from what the host looked up, both s16 [S, hidden]."""
+    return z if embedding.ln is None else norm(z, embedding.ln)
+
+
+def run_embedding(embedding: QEmbedding | HostEmbedding, ids: Ints) -> I16:
     """Input of layer 0: ids [S] -> s16 [S, hidden]."""
-    return norm(embedding.look_up(ids), embedding.ln)
+    return enter(embedding, embedding.look_up(ids))

@@ -63,6 +63,11 @@ def texts(name: str, count: int | None = None) -> list[str]:
     if count is not None and not 1 <= count <= len(chosen):
         raise ModelError(f"{count} {name} texts, must be 1 ... {len(chosen)}")
     pool = sentences()
+    if max(i for text in chosen for i in text) >= len(pool):
+        raise ModelError(
+            f"the sentences in the cache are damaged, there are {len(pool):,} of them: "
+            "type `tilewright fetch sentences`"
+        )
     return [" ".join(pool[i].text for i in text) for text in chosen[:count]]
 
 

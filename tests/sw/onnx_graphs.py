@@ -72,10 +72,11 @@ class Dialect:
 
     linear: str = "matmul"  # matmul, flipped (bias first), gemm (on flattened rows)
     norm: str = "op"  # op, parts, rsqrt, skip, embed (skip, and the embedding fused)
-    gelu: str = "op"  # op, erf, mul, fast, bias, microsoft
+    gelu: str = "op"  # op, tanh (its other form), erf, mul, fast, bias, microsoft
     scale: str = "div"  # div, mul, both (on q and k)
     layout: str = "heads"  # heads, bmm, packed, mha, onnx
     mask: str = "add"  # add, where, none
+    types: str = "input"  # input, buffer (of zeros, by positions, as transformers has it), none
     opset: int = 20
 
 
@@ -137,8 +138,8 @@ class EncoderWriter:
             kind = "BiasGelu" if self.d.gelu == "bias" else "FastGelu"
             return str(b.op(kind, y, b.const(real.b), domain=MS))
         h = self.linear(x, real)
-        if self.d.gelu == "op":
-            return str(b.op("Gelu", h))
+        if self.d.gelu in ("op", "tanh"):
+            return str(b.op("Gelu", h, approximate="none" if self.d.gelu == "op" else "tanh"))
         if self.d.gelu == "microsoft":
             return str(b.op("Gelu", h, domain=MS))
         one, half = b.const(1.0), b.const(0.5)
@@ -217,15 +218,42 @@ class EncoderWriter:
                 "EmbedLayerNormalization", *parts, *norm, outputs=3, domain=MS, epsilon=eps
             )
             return str(x)
-        index = b.op(
-            "Range",
-            b.const(0, np.int64),
-            b.op("Gather", self.rows, b.const(1, np.int64)),
-            b.const(1, np.int64),
-        )
-        x = b.op("Add", b.op("Gather", word, "ids"), b.op("Gather", kind, "types"))
-        x = b.op("Add", b.op("Gather", position, index), x)
-        return self.norm(x, table.ln)
+        index = self.positions()
+        x = b.op("Gather", word, "ids")
+        if self.d.types != "none":
+            types = "types" if self.d.types == "input" else self.buffered(index)
+            x = b.op("Add", x, b.op("Gather", kind, types))
+        if self.bert.config.padding is not None:
+            skipped = self.bert.config.padding + 1
+            position = b.const(np.pad(table.position, ((skipped, 0), (0, 0)), mode="edge"))
+        rows = b.op("Gather", position, index)
+        if self.d.norm == "skip":
+            vectors = (b.const(table.ln.gamma), b.const(table.ln.beta))
+            eps = self.bert.config.eps
+            x = b.op("SkipLayerNormalization", x, rows, *vectors, domain=MS, epsilon=eps)
+        else:
+            x = self.norm(b.op("Add", rows, x), table.ln)
+        return x if table.project is None else self.linear(x, table.project)
+
+    def positions(self) -> str:
+        """[1, S], or [B, S] where they do not count padding."""
+        b, padding = self.b, self.bert.config.padding
+        zero, one = b.const(0, np.int64), b.const(1, np.int64)
+        if padding is None:
+            count = b.op("Gather", self.rows, one)
+            return str(b.op("Unsqueeze", b.op("Range", zero, count, one), b.ints(0)))
+        real = b.op("Not", b.op("Equal", "ids", b.const(padding, np.int64)))
+        real = b.op("Cast", real, to=TensorProto.INT32)
+        counted = b.op("Mul", b.op("CumSum", real, one), real)
+        counted = b.op("Cast", counted, to=TensorProto.INT64)
+        return str(b.op("Add", counted, b.const(padding, np.int64)))
+
+    def buffered(self, index: str) -> str:
+        """Token types out of a buffer of zeros, [1, 128] before it is repeated for each row."""
+        b = self.b
+        count = b.op("Gather", b.op("Shape", index), b.ints(0))
+        wide = b.op("Expand", b.const(np.zeros((1, 128)), np.int64), self.shape(count, 128))
+        return str(b.op("Expand", b.op("GatherElements", wide, index, axis=1), self.rows))
 
     def write(self) -> onnx.ModelProto:
         b = self.b
@@ -244,8 +272,13 @@ class EncoderWriter:
                 context = self.attention(*(self.linear(x, lin) for lin in layer_qkv(layer)))
             x1 = self.residual(context, x, layer.o, layer.ln1)
             x = self.residual(self.ffn1(x1, layer.ffn1), x1, layer.ffn2, layer.ln2)
-        names = ["ids", "types"] + (["mask"] if self.d.mask != "none" else [])
-        return b.model([(name, INT, ["b", "s"]) for name in names], [x])
+        self.hidden = x
+        return self.model([x])
+
+    def model(self, outputs: list[str], rank: int = 3) -> onnx.ModelProto:
+        """The graph so far, with any tensors as outputs."""
+        names = ["ids"] + ["types"] * (self.d.types == "input") + ["mask"] * (self.d.mask != "none")
+        return self.b.model([(name, INT, ["b", "s"]) for name in names], outputs, rank)
 
 
 def layer_qkv(layer: Any) -> tuple[Linear, Linear, Linear]:
@@ -258,6 +291,7 @@ DIALECTS = {
     "reciprocal": Dialect(norm="rsqrt", gelu="mul", scale="both", mask="where", opset=17),
     "gemm": Dialect(linear="gemm", gelu="erf", layout="bmm", scale="both", opset=17),
     "no mask": Dialect(mask="none"),
+    "no types": Dialect(types="buffer"),
     "onnx attention": Dialect(layout="onnx", opset=23),
     "fused": Dialect(norm="embed", gelu="bias", layout="packed"),
     "fused in part": Dialect(norm="skip", gelu="microsoft", layout="mha"),

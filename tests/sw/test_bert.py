@@ -17,6 +17,7 @@ from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.fetch import fetch, resolve_model
 from tilewright.sw.models.functions import erf, mean_pool, silu
 from tilewright.sw.models.tokenize import Tokenizer
+from tilewright.sw.quantize import texts
 
 
 def _forward64(
@@ -100,7 +101,7 @@ def test_load(tmp_path: Path, prefix: str) -> None:
         ({"hidden_act": "relu"}, "relu"),
         ({"hidden_size": 50}, "no multiple of heads 4"),
         ({"num_hidden_layers": 0}, "layers = 0"),
-        ({"hidden_size": "48"}, "hidden = '48'"),
+        ({"hidden_size": "48"}, "hidden_size = '48'"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"layer_norm_eps": 0}, "layer_norm_eps"),
         ({"layer_norm_eps": None}, "bad entry"),
@@ -189,5 +190,17 @@ def test_text_refused(tmp_path: Path) -> None:
     for file in text.SOURCES.values():
         (tmp_path / file).write_text("1\t0.5\tgood\n")
     (tmp_path / text.SOURCES["nyt"]).write_text("1\tnot a number\tgood\n")
-    with pytest.raises(ModelError, match="line 1"):
+    with pytest.raises(ModelError, match="line 1 is damaged, must be"):
         text.sentences(tmp_path)
+    (tmp_path / text.SOURCES["nyt"]).write_text("1\t0.5\tgood\n2\t0.5")
+    with pytest.raises(ModelError, match=r"line 2 is damaged, .*type `tilewright fetch sentences`"):
+        text.sentences(tmp_path)
+
+
+def test_a_text_cache_with_fewer_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was cut at the end of a line."""
+    few = text.sentences()[:99]
+    monkeypatch.setattr(texts, "sentences", lambda: few)
+    for name in ("calibration", "evaluation"):
+        with pytest.raises(ModelError, match="sentences in the cache are damaged, there are 99"):
+            texts.texts(name)

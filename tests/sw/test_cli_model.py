@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 import tilewright.sw.cli
 from tests.sw.small_bert import JSON, tensors, write
 from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
-from tests.sw.test_pipeline import model_folder
+from tests.sw.test_pipeline import model_folder, pooled_onnx
 from tilewright.hw.config import preset_config
 from tilewright.sw.cli._model import read_texts
 from tilewright.sw.cli.compare import _file
@@ -38,6 +38,28 @@ def texts() -> list[str]:
     return [word for text in TEXTS for word in ("--text", text)]
 
 
+def test_output_chooses_one_of_an_onnx_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Path(shutil.copytree(folder, tmp_path / "home"))
+    path, hidden, first, _ = pooled_onnx(Pipeline.load(folder).model, home)
+    out = tmp_path / "out.json"
+    run = ("run", path, *texts(), "--backend", "reference", "--json", out)
+    assert call(*run, "--output", first) == 0
+    found = [row["embedding"] for row in json.loads(out.read_text())["rows"]]
+    want = [one.hidden[0] for one in Pipeline.load(folder)(TEXTS)]
+    np.testing.assert_array_equal(np.array(found, np.float32), want)
+    compiled = ("compile", path, "-o", tmp_path / "p", "--seq", 16, "--preset", "tiny")
+    profiled = ("profile", path, "--seq", 16, "--backend", "iss")
+    for arguments in (run, compiled, ("compare", path), ("search", path), profiled):
+        capsys.readouterr()
+        assert call(*arguments) == 2
+        assert f"can be loaded: output {hidden} or {first}\n" in capsys.readouterr().err
+    assert call(*compiled, "--output", first) == 0
+    assert call("run", folder, *texts(), "--output", "x") == 2
+    assert "only an ONNX file has outputs" in capsys.readouterr().err
+
+
 def test_run_gives_the_pipeline_s_embeddings(folder: Path, tmp_path: Path) -> None:
     expected = [output.result for output in Pipeline.load(folder)(TEXTS)]
     found = {}
@@ -53,7 +75,20 @@ def test_run_gives_the_pipeline_s_embeddings(folder: Path, tmp_path: Path) -> No
         )
     assert all(row["cycles"] > 1000 for row in found["verilator"])
     assert all(row["rows"] == 16 and row["cycles"] is None for row in found["iss"])
-    assert len(json.loads(out.read_text())["similarity"]) == len(TEXTS)
+    document = json.loads(out.read_text())
+    assert len(document["similarity"]) == len(TEXTS)
+    assert document["left_out"] is None
+
+
+def test_run_says_which_head_it_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, kind = tmp_path / "out.json", "BertForMaskedLM"
+    folder = model_folder(tmp_path / "model", architectures=[kind])
+    assert call("run", folder, "--text", "a", "--backend", "reference", "--json", out) == 0
+    assert json.loads(out.read_text())["left_out"] == kind
+    line = f"{kind}: its head is not run, these are sentence embeddings"
+    assert line in capsys.readouterr().out
 
 
 def test_a_file_of_texts_has_one_a_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tilewright.sw.program import Executable, find_problems
 from tilewright.sw.quantize.calibrate import calibrate
 from tilewright.sw.quantize.formats import QModel
 from tilewright.sw.quantize.quantize import quantize
-from tilewright.sw.quantize.reference import norm, run_layer
+from tilewright.sw.quantize.reference import enter, run_layer
 
 MIXED = "w8a8 0.ffn2=w8a16 1.qkv=w16a16 1.attention=16 1.ffn1=w4a8"
 
@@ -30,7 +30,7 @@ def make_z(model: QModel, sequence: int, seed: int) -> np.ndarray:
 
 
 def expected(model: QModel, z: np.ndarray, length: int) -> np.ndarray:
-    x = norm(z, model.embedding.ln)
+    x = enter(model.embedding, z)
     for layer in model.layers:
         x = run_layer(layer, x, length)
     return x

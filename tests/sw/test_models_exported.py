@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 
+from tests.sw.families import FAMILIES, HEADS, recorded
 from tests.sw.onnx_graphs import DIALECTS, EncoderWriter
 from tests.sw.same import same
 from tests.sw.small_bert import CONFIG, JSON, small_bert, tensors
@@ -24,6 +25,7 @@ from tilewright.sw.graph.onnx.load import import_onnx
 from tilewright.sw.graph.run import run_fp32
 from tilewright.sw.models.bert import Bert
 from tilewright.sw.models.fetch import resolve_model
+from tilewright.sw.models.heads import Pooling
 from tilewright.sw.models.tokenize import Tokenizer
 from tilewright.sw.pipeline.engine import ReferenceEngine
 from tilewright.sw.quantize.calibrate import calibrate
@@ -45,30 +47,39 @@ EXPORTERS = {"torchscript": False, "dynamo": True}
 class _Named(torch.nn.Module):  # type: ignore[name-defined]
     """A model with inputs by position, as the exporters want them."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, names: list[str]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.names = model, names
 
-    def forward(self, ids: Any, mask: Any, types: Any) -> Any:
-        found = self.model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+    def forward(self, *inputs: Any) -> Any:
+        found = self.model(**dict(zip(self.names, inputs, strict=True)))
+        if isinstance(found, torch.Tensor):
+            return found
         return tuple(value for value in found.to_tuple() if value is not None)
 
 
-def _export(model: Any, path: Path, exporter: str, opset: int | None = None) -> Path:
-    ids = torch.ones((2, 8), dtype=torch.int64)
+def _export(
+    model: Any,
+    path: Path,
+    exporter: str,
+    opset: int | None = None,
+    names: list[str] = NAMES,
+) -> Path:
+    ids = torch.full((2, 8), 7)
     mask = torch.ones_like(ids)
     mask[1, 5:] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     options: dict[str, Any] = {"opset_version": opset} if opset else {}
     if EXPORTERS[exporter]:
         free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-        options["dynamic_shapes"] = (free, free, free)
+        options["dynamic_shapes"] = ((free,) * len(names),)
     else:
-        options["dynamic_axes"] = {name: {0: "batch", 1: "sequence"} for name in NAMES}
+        options["dynamic_axes"] = {name: {0: "batch", 1: "sequence"} for name in names}
     torch.onnx.export(
-        _Named(model).eval(),
-        (ids, mask, torch.zeros_like(ids)),
+        _Named(model, names).eval(),
+        tuple(inputs[name] for name in names),
         str(path),
-        input_names=NAMES,
+        input_names=names,
         dynamo=EXPORTERS[exporter],
         verbose=False,
         **options,
@@ -203,6 +214,71 @@ def test_heads(tmp_path: Path, kind: str, head: str, exporter: str) -> None:
         assert np.abs(result.end_logits - want.end_logits[0].numpy()).max() < 1e-4
     else:
         assert np.abs(result.logits - want.logits[0].numpy()).max() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(tmp_path: Path, family: str, head: str, exporter: str) -> None:
+    """Without token types, as such models are exported: every weight of the safetensors."""
+    if exporter == "dynamo" and head != HEADS[0]:
+        pytest.skip("half a minute each; heads are the same operators in all families")
+    folder = recorded()[f"{family} {head}"].write(tmp_path)
+    model = getattr(transformers, f"AutoModel{head}").from_pretrained(folder)
+    path = _export(model, folder / "model.onnx", exporter, names=NAMES[:2])
+    found, real = load_model(path), load_model(folder)
+    assert same(found.bert, real.bert)
+    assert same(found.head, real.head)
+    if exporter == "torchscript":
+        fused = load_model(_fuse(path, real.bert.config.heads, real.bert.config.hidden))
+        assert same(fused.bert, real.bert)
+    feeds = {"input_ids": np.arange(5, 33).reshape(2, 14), "attention_mask": np.ones((2, 14), int)}
+    feeds["input_ids"][1, 9:] = model.config.pad_token_id
+    feeds["attention_mask"][1, 9:] = 0
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    want = session.run(None, feeds)
+    for got, one in zip(run_fp32(import_onnx(path), feeds).values(), want, strict=True):
+        both = (got, one) if one.shape[:2] != (2, 14) else (got[:, :9], one[:, :9])
+        assert np.abs(both[0] - both[1]).max() < 1e-5
+
+
+def _mean(hidden: Any, mask: Any) -> Any:
+    wide = mask.unsqueeze(-1).expand(hidden.size()).float()
+    return torch.sum(hidden * wide, 1) / torch.clamp(wide.sum(1), min=1e-9)
+
+
+POOLINGS = {
+    "mean": _mean,
+    "mean of length 1": lambda y, mask: torch.nn.functional.normalize(_mean(y, mask), p=2, dim=1),
+    "shares": lambda y, m: torch.bmm((m / m.sum(1, keepdim=True)).unsqueeze(1), y).squeeze(1),
+    "chosen": lambda y, m: y.masked_fill(m[..., None] == 0, 0.0).sum(1) / m.sum(1)[:, None],
+    "first": lambda y, mask: y[:, 0],
+    "first of length 1": lambda y, mask: torch.nn.functional.normalize(y[:, 0]),
+}
+
+
+class _Pooled(torch.nn.Module):  # type: ignore[name-defined]
+    def __init__(self, model: Any, pool: Any) -> None:
+        super().__init__()
+        self.model, self.pool = model, pool
+
+    def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+        found = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        return self.pool(found.last_hidden_state, attention_mask)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("pool", POOLINGS)
+def test_pooling(tmp_path: Path, pool: str, exporter: str) -> None:
+    model = _Pooled(_small("sdpa"), POOLINGS[pool])
+    path = _export(model, tmp_path / "model.onnx", exporter, names=NAMES[:2])
+    found = load_model(path)
+    assert same(found.bert, small_bert(3))
+    mode = "cls" if "first" in pool else "mean"
+    assert found.head == Pooling(mode=mode, unit="length 1" in pool)
+    _agrees(path)
 
 
 @pytest.mark.parametrize("name", DIALECTS)

@@ -123,7 +123,7 @@ def test_shards(tmp_path: Path) -> None:
         ("embeddings.LayerNorm.bias", np.zeros(48, "i4"), r"LayerNorm\.bias has dtype int32"),
         ("embeddings.LayerNorm.bias", np.full(48, np.inf, "f4"), "holds NaN or infinity"),
         ("embeddings.LayerNorm.bias", np.full(48, 1e300), "holds NaN or infinity"),
-        ("embeddings.word_embeddings.weight", None, "no BERT model"),
+        ("embeddings.word_embeddings.weight", None, "no encoder: there is no tensor"),
         ("x.embeddings.word_embeddings.weight", np.zeros((100, 48), "f4"), "two models"),
     ],
 )
@@ -163,14 +163,17 @@ def test_files_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"model_type": "roberta"}, "model_type 'roberta' is not supported, only 'bert'"),
+        (
+            {"model_type": "mpnet"},
+            "model_type 'mpnet' is not supported, only bert, roberta, .*albert",
+        ),
         ({"is_decoder": True}, "is_decoder"),
         ({"add_cross_attention": True}, "add_cross_attention"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
         ({"hidden_act": "relu"}, "'relu' is not supported, only gelu, .*silu, swish, tanh"),
         ({"hidden_act": None}, "'None' is not supported"),
-        ({"num_attention_heads": True}, "heads = True"),
-        ({"vocab_size": -1}, "vocab = -1"),
+        ({"num_attention_heads": True}, "num_attention_heads = True"),
+        ({"vocab_size": -1}, "vocab_size = -1"),
         ({"hidden_size": 10**9}, "must have|multiple"),
     ],
 )

@@ -25,9 +25,11 @@ from tests.sw.onnx_graphs import (
 )
 from tests.sw.same import same
 from tests.sw.small_bert import small_bert
+from tilewright.sw.graph import ir
 from tilewright.sw.graph.encoder import encoder_of
 from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.graph.onnx.load import import_model, import_onnx
+from tilewright.sw.graph.run import run_fp32
 
 
 def _refused(build: Build, match: str, shape: list[Any] | None = None) -> None:
@@ -41,10 +43,10 @@ def _refused(build: Build, match: str, shape: list[Any] | None = None) -> None:
     ("build", "match"),
     [
         (
-            lambda b: b.op("MatMul", b.op("Relu", "x"), b.const(W)),
-            r"operator Relu 'n0' \(feeds MatMul 'n1'\) is not supported",
+            lambda b: b.op("MatMul", b.op("HardSwish", "x"), b.const(W)),
+            r"operator HardSwish 'n0' \(feeds MatMul 'n1'\) is not supported",
         ),
-        (lambda b: b.op("Relu", "x"), r"operator Relu 'n0' \(makes an output\)"),
+        (lambda b: b.op("HardSwish", "x"), r"operator HardSwish 'n0' \(makes an output\)"),
         (lambda b: b.op("Erf", "x"), r"operator Erf 'n0' \(makes an output\) is not supported"),
         (
             lambda b: b.op("MatMul", b.op("Mul", "x", b.const(3.0)), b.const(W)),
@@ -83,7 +85,10 @@ def _refused(build: Build, match: str, shape: list[Any] | None = None) -> None:
             lambda b: b.op("MatMul", "x", b.const(np.full((6, 2), np.nan))),
             "Linear .*: w holds NaN or infinity",
         ),
-        (lambda b: b.op("FusedGemm", "x", b.const(W), domain=MS, activation="Relu"), "'Relu'"),
+        (
+            lambda b: b.op("FusedGemm", "x", b.const(W), domain=MS, activation="HardSwish"),
+            "'HardSwish'",
+        ),
         (lambda b: b.op("Cast", "x", to=TensorProto.INT64), "turns an activation into no float"),
         (
             lambda b: b.op("Softmax", b.op("Split", "x", outputs=2, axis=1, num_outputs=2)[0]),
@@ -158,9 +163,9 @@ def test_graphs_that_depend_on_open_sizes_are_refused() -> None:
 def test_some_outputs() -> None:
     """An output that is not supported does no harm if it is not asked for."""
     proto = single(lambda b: b.op("Softmax", "x"), {"x": ["m", 6]})
-    proto.graph.node.append(helper.make_node("Relu", ["x"], ["more"], "last"))
+    proto.graph.node.append(helper.make_node("HardSwish", ["x"], ["more"], "last"))
     proto.graph.output.append(helper.make_tensor_value_info("more", FLOAT, ["m", 6]))
-    with pytest.raises(GraphError, match="Relu 'last'"):
+    with pytest.raises(GraphError, match="HardSwish 'last'"):
         import_model(proto)
     name = proto.graph.output[0].name
     assert import_model(proto, [name]).outputs == (name,)
@@ -231,6 +236,119 @@ def test_external_data(tmp_path: Path) -> None:
     (tmp_path / "weights").unlink()
     with pytest.raises(GraphError, match="cannot read"):
         import_onnx(path)
+
+
+@pytest.mark.parametrize(
+    ("build", "match"),
+    [
+        (lambda b: b.op("Add", "x", "x", "x"), "has another number of inputs: 3, must be 2"),
+        (lambda b: b.op("MatMul", "x"), "has another number of inputs: 1, must be 2"),
+        (lambda b: b.op("Tanh"), "has another number of inputs: 0, must be 1"),
+        (lambda b: b.op("LayerNormalization", "x"), "inputs: 1, must be at least 2"),
+        (lambda b: b.op("Softmax", "x", "x"), "inputs: 2, must be 1"),
+        (lambda b: b.op("Clip", "x", "", "", ""), "inputs: 4, must be at most 3"),
+        (lambda b: b.op("Cast", "x"), "lacks its attribute 'to'"),
+        (lambda b: b.op("Sum", "x", "x"), "Sum .* is not supported"),
+        (lambda b: b.op("Max", "x", "x", "x"), "of 3 operands is not supported"),
+        (lambda b: b.op("Gather", "x", b.const(0, np.int64), axis=5), "works on axis 5 of 2"),
+        (lambda b: b.op("Unsqueeze", "x", b.ints(9)), "works on axis 9 of 3"),
+        (lambda b: b.op("Split", "x", axis=-3), "works on axis -3 of 2"),
+        (lambda b: b.op("Slice", "x", b.ints(0), b.ints(1, 2)), "is malformed: its inputs"),
+        (lambda b: b.op("FusedMatMul", "x", domain=MS), "is malformed: its inputs"),
+        (lambda b: b.op("Expand", "x", b.ints(2, 1, 1)), "repeats an activation"),
+        (lambda b: b.op("LpNormalization", "x", p=1), "otherwise than rows to length 1"),
+        (lambda b: b.op("ReduceSum", "x", b.ints(1)), "sums neither tokens"),
+    ],
+)
+def test_malformed_operators(build: Build, match: str) -> None:
+    _refused(build, match)
+
+
+def _pair(kind: str, a: list[Any], b: list[Any]) -> onnx.ModelProto:
+    return single(lambda g: g.op(kind, "x", "y"), {"x": a, "y": b})
+
+
+def test_broadcasts() -> None:
+    refused: list[tuple[str, list[Any], list[Any], str]] = [
+        ("MatMul", ["m", 6], [6], r"multiplies \[5, 6\] and \[6\], must be matrices"),
+        ("MatMul", ["m", 6], [5, 7], r"\['m', 6\] and \[5, 7\] do not fit: 6 is not 5"),
+        ("MatMul", [2, "m", 6], [3, 6, 7], r"joins \[2\] and \[3\], which do not broadcast"),
+        ("MatMul", ["a", "m", 6], ["b", 6, 7], "do not broadcast"),
+        ("Add", ["m", 6], ["k", 6], r"joins \[5, 6\] and \[7, 6\], which do not broadcast"),
+        ("Add", ["m", 6], [5, 6], r"axes \['m', 6\] and \[5, 6\] do not broadcast"),
+    ]
+    for kind, a, b, match in refused:
+        with pytest.raises(GraphError, match=match):
+            import_model(_pair(kind, a, b))
+    supported: list[tuple[str, list[Any], list[Any], ir.Shape]] = [
+        ("MatMul", [2, 1, "m", 6], [3, 6, 7], (2, 3, "m", 7)),
+        ("MatMul", ["m", 6], ["a", 6, 7], ("a", "m", 7)),
+        ("Add", ["m", 6], [6], ("m", 6)),
+        ("Add", [1, 6], ["b", "m", 6], ("b", "m", 6)),
+    ]
+    for kind, a, b, want in supported:
+        graph = import_model(_pair(kind, a, b))
+        assert graph.tensors[graph.outputs[0]].shape == want
+
+
+def test_attention_in_heads() -> None:
+    """Four axes: run where they are given so; else with the reason."""
+
+    def attention(*shapes: list[Any], mask: bool = False, **options: Any) -> onnx.ModelProto:
+        names = [*"qkv"[: len(shapes)], *["m"] * mask]
+        inputs = dict(zip("qkv", shapes, strict=True)) | ({"m": [2, 1, 5, 5]} if mask else {})
+        return single(lambda b: b.op("Attention", *names, **options), inputs, opset=23)
+
+    four: list[Any] = [2, 3, 5, 8]
+    graph = import_model(attention(four, four, four))
+    q, k, v = (np.random.default_rng(i).standard_normal(four).astype(np.float32) for i in range(3))
+    scores = np.exp(q @ k.swapaxes(-1, -2) / 8**0.5)
+    want = scores / scores.sum(axis=-1, keepdims=True) @ v
+    (got,) = run_fp32(graph, {"q": q, "k": k, "v": v}).values()
+    assert np.abs(got - want).max() < 1e-5
+    three: list[Any] = [2, 5, 8]
+    for proto, match in (
+        (attention(four, four, four, mask=True), "of inputs in heads must have no mask"),
+        (attention(four, [2, 1, 5, 8], [2, 1, 5, 8]), "must be equal, of 3 axes or of 4"),
+        (attention(four, [2, 3, 6, 8], [2, 3, 6, 8]), "must be equal, of 3 axes or of 4"),
+        (attention([5, 8], [5, 8], [5, 8]), "must be equal, of 3 axes or of 4"),
+        (attention(three, three, three), "has 0 heads and q, k, v of .*, which do not fit"),
+        (attention(three, three, three, q_num_heads=3, kv_num_heads=3), "has 3 heads"),
+        (attention(three, three, three, q_num_heads=2, kv_num_heads=1), "with fewer heads"),
+    ):
+        with pytest.raises(GraphError, match=rf"operator Attention .*{match}"):
+            import_model(proto)
+
+
+def test_what_is_no_valid_graph() -> None:
+    def changed(edit: Callable[[Any], None], match: str) -> None:
+        proto = single(lambda b: b.op("MatMul", "x", b.const(W)), {"x": ["m", 6]})
+        edit(proto)
+        with pytest.raises(GraphError, match=match) as caught:
+            import_model(proto)
+        assert "\n" not in str(caught.value)
+
+    def opset(version: int) -> Callable[[Any], None]:
+        return lambda proto: setattr(proto.opset_import[0], "version", version)
+
+    changed(opset(99), r"operator set 99, must be 7 to \d+")
+    changed(opset(6), r"operator set 6, must be 7 to \d+")
+    more = helper.make_node("Tanh", ["x"], ["u"])
+    # Twice, used or not.
+    changed(lambda proto: proto.graph.node.append(proto.graph.node[0]), "is made twice")
+    changed(lambda proto: proto.graph.node.extend([more, more]), "'u' is made twice")
+    changed(lambda proto: proto.graph.input.append(proto.graph.input[0]), "'x' is made twice")
+    changed(lambda p: p.graph.initializer.append(p.graph.initializer[0]), "'c0' is made twice")
+
+    def negative(proto: Any) -> None:
+        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -3
+
+    changed(negative, "'x' has a dimension of -3")
+
+    def minus(proto: Any) -> None:
+        proto.graph.initializer[0].dims[0] = -1
+
+    changed(minus, "'c0' has a dimension of -1")
 
 
 def test_graphs_that_are_no_graphs() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
+from tests.sw.small_tokenizer import VOCABULARY, write_byte_bpe, write_tokenizer, write_unigram
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.tokenize import Tokenizer
 
@@ -75,8 +77,100 @@ def test_files_refused(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(ModelError, match=r"no tokenizer\.json and no vocab\.txt"):
         Tokenizer(folder)
+    (folder / "sentencepiece.bpe.model").touch()
+    with pytest.raises(ModelError, match=r"sentencepiece\.bpe\.model is not read: convert it with"):
+        Tokenizer(folder)
     for content in ("", "{}", "[1]", '{"version": "1.0"}'):
         (folder / "tokenizer.json").write_text(content)
         with pytest.raises(ModelError, match=r"cannot read .*tokenizer\.json") as caught:
             Tokenizer(folder)
         assert "\n" not in str(caught.value)
+
+
+def test_byte_level_bpe(tmp_path: Path) -> None:
+    """Pairs have no types; the file's own padding is not used."""
+    tokenizer = Tokenizer(write_byte_bpe(tmp_path))
+    pair = tokenizer.encode("the cat", "cats é", limit=32)
+    assert pair.tokens == ("<s>", "the", "Ġcat", "</s>", "</s>", "cat", "s", "Ġ", "Ã", "©", "</s>")
+    assert not pair.types.any()
+    assert np.flatnonzero(pair.second).tolist() == [5, 6, 7, 8, 9]
+    assert np.flatnonzero(pair.special).tolist() == [0, 3, 4, 10]
+    assert pair.spans[5:10].tolist() == [[0, 3], [3, 4], [5, 5], [5, 6], [5, 6]]
+    assert len(tokenizer("the cat", 32)) == 4
+    with pytest.raises(ModelError, match="a length of 4 tokens, must be above 4"):
+        tokenizer.encode("the", "cat", limit=4)
+
+
+def test_unigram(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(write_unigram(tmp_path))
+    pair = tokenizer.encode("who sits", "the cat", limit=32)
+    assert pair.ids.tolist() == [0, 8, 6, 7, 2, 2, 4, 5, 2]
+    assert not pair.types.any()
+    assert np.flatnonzero(pair.second).tolist() == [6, 7]
+    assert tokenizer.encode("the ?", limit=32).ids.tolist() == [0, 4, 10, 3, 2]
+    tokenizer = Tokenizer(write_unigram(tmp_path, unknown=None))
+    for run in (lambda: tokenizer.encode("the ?", limit=32), lambda: tokenizer("the ?", 32)):
+        with pytest.raises(ModelError, match="tokenizer cannot encode the text: ") as caught:
+            run()
+        assert "\n" not in str(caught.value)
+
+
+def test_settings_of_sentence_transformers(tmp_path: Path) -> None:
+    folder = write_byte_bpe(tmp_path)
+    path = folder / "sentence_bert_config.json"
+    assert Tokenizer(folder).limit is None
+    path.write_text('{"max_seq_length": 12, "do_lower_case": true}')
+    tokenizer = Tokenizer(folder)
+    assert tokenizer.limit == 12
+    found = tokenizer.encode("THE Cat", limit=8)
+    assert found.tokens == ("<s>", "the", "Ġcat", "</s>")
+    assert found.spans[2].tolist() == [4, 7]
+    path.write_text('{"max_seq_length": null}')
+    assert Tokenizer(folder).limit is None
+    for value in ("0", "true", "1.5", '"many"'):
+        path.write_text(f'{{"max_seq_length": {value}}}')
+        with pytest.raises(
+            ModelError, match=r"max_seq_length = .*, must be an integer of at least"
+        ):
+            Tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "the vocabulary is empty"),
+        ("\n \n", "the vocabulary is empty"),
+        ("[PAD]\n[CLS]\n[SEP]\ncat\n", r"the vocabulary has no unknown token \[UNK\]"),
+        ("[PAD]\n[UNK]\n[CLS]\ncat\n", r"cannot read .*vocab\.txt: .*not found"),
+        (b"\xff\xfe\x00", r"cannot read .*vocab\.txt"),
+    ],
+)
+def test_vocabularies_refused(tmp_path: Path, text: str | bytes, match: str) -> None:
+    content = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "vocab.txt").write_bytes(content)
+    with pytest.raises(ModelError, match=match) as caught:
+        Tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "vocabulary", "match"),
+    [
+        ("WordLevel", {"the": 0}, r"has no unknown token \[UNK\]"),
+        ("WordPiece", {"the": 0}, r"has no unknown token \[UNK\]"),
+        ("WordLevel", {}, "the vocabulary is empty"),
+        ("WordPiece", {}, "the vocabulary is empty"),
+        ("BPE", {}, "the vocabulary is empty"),
+    ],
+)
+def test_tokenizers_refused(tmp_path: Path, kind: str, vocabulary: Any, match: str) -> None:
+    path = write_tokenizer(tmp_path) / "tokenizer.json"
+    raw = json.loads(path.read_text())
+    raw["model"] = {"type": kind, "vocab": vocabulary, "unk_token": "[UNK]"}
+    raw["model"] |= {"WordLevel": {}, "BPE": {"merges": []}}.get(
+        kind, {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    )
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ModelError, match=match) as caught:
+        Tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -15,15 +15,15 @@ from tests.sw.onnx_graphs import DIALECTS, EncoderWriter
 from tests.sw.same import same
 from tests.sw.small_bert import JSON, tensors, write
 from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
-from tilewright.sw.graph.model import load_model
+from tilewright.sw.graph.model import load_model, load_onnx
 from tilewright.sw.models.bert import Bert
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.fetch import resolve_model
-from tilewright.sw.models.heads import Classes, Span, SpanFinder, TokenClasses
+from tilewright.sw.models.heads import Classes, Pooling, Span, SpanFinder, TokenClasses
 from tilewright.sw.models.text import Sentence
 from tilewright.sw.models.tokenize import Tokenizer
 from tilewright.sw.pipeline.engine import I16, Engine, ReferenceEngine
-from tilewright.sw.pipeline.pipeline import Pipeline, look_up
+from tilewright.sw.pipeline.pipeline import Pipeline
 from tilewright.sw.pipeline.sentiment import POINT, Probe, measure, rated
 from tilewright.sw.quantize.calibrate import calibrate
 from tilewright.sw.quantize.quantize import quantize
@@ -121,11 +121,11 @@ def test_texts_longer_than_a_row_of_scores_are_refused(tmp_path: Path) -> None:
 def test_look_up(tmp_path: Path) -> None:
     embedding = _pipeline(model_folder(tmp_path)).quantized.embedding
     ids = np.arange(6)
-    np.testing.assert_array_equal(look_up(embedding, ids, 0 * ids), embedding.look_up(ids))
+    np.testing.assert_array_equal(embedding.look_up(ids, 0 * ids), embedding.look_up(ids))
     types = np.array([0, 0, 0, 1, 1, 1])
     want = embedding.look_up(ids).astype(int) + (embedding.type[1].astype(int) - embedding.type[0])
-    np.testing.assert_array_equal(look_up(embedding, ids, types)[3:], want[3:])
-    np.testing.assert_array_equal(look_up(embedding, ids, types)[:3], embedding.look_up(ids)[:3])
+    np.testing.assert_array_equal(embedding.look_up(ids, types)[3:], want[3:])
+    np.testing.assert_array_equal(embedding.look_up(ids, types)[:3], embedding.look_up(ids)[:3])
 
 
 def test_classes(tmp_path: Path) -> None:
@@ -203,6 +203,55 @@ def test_onnx_gives_the_same_bits(tmp_path: Path, dialect: str) -> None:
     a, b = (calibrate(model.bert, ids, moments=True) for model in (real, found))
     assert same(a, b)
     assert same(quantize(real.bert, a).layers, quantize(found.bert, b).layers)
+
+
+def pooled_onnx(bert: Bert, home: Path) -> tuple[Path, str, str, str]:
+    """A file with three outputs, the last of which no machine has: hidden, first token, largest."""
+    writer = EncoderWriter(bert, DIALECTS["plain"])
+    writer.write()
+    first = writer.b.op("Gather", writer.hidden, writer.b.const(0, np.int64), axis=1)
+    largest = writer.b.op("ReduceMax", writer.hidden, writer.b.ints(1), keepdims=0)
+    path = home / "model.onnx"
+    onnx.save(writer.model([writer.hidden, first, largest]), path)
+    return path, writer.hidden, first, largest
+
+
+def test_outputs_of_onnx(tmp_path: Path) -> None:
+    """What a graph does itself is not done again, or otherwise, by what lies beside it."""
+    folder = model_folder(tmp_path)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    path, hidden, first, largest = pooled_onnx(load_model(folder).bert, folder)
+    assert load_model(path, [hidden]).head == Pooling(mode="cls", unit=True)
+    assert load_model(path, [first]).head == Pooling(mode="cls", unit=False)
+    assert load_model(path, [hidden, first]).head == Pooling(mode="cls", unit=False)
+    can = f"can be loaded: output {hidden} or {first}$"
+    for outputs, match in (
+        (None, rf"operator ReduceMax .* is not supported; {can}"),
+        ([largest], rf"operator ReduceMax .* is not supported; {can}"),
+        (["nothing"], rf"has no output 'nothing', there are {hidden}, .*; {can}"),
+        ([load_onnx(path, [hidden]).nodes[2].out], rf"no encoder.*; {can}"),
+    ):
+        with pytest.raises(ModelError, match=match) as caught:
+            load_model(path, outputs)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match=r"output 'x' of .*: only an ONNX file has outputs"):
+        load_model(folder, ["x"])
+    one = Pipeline.load(path, outputs=[first])(["the cat"])[0]
+    np.testing.assert_array_equal(one.result, one.hidden[0])
+
+
+def test_a_pooler_alone_is_no_embedding(tmp_path: Path) -> None:
+    writer = EncoderWriter(load_model(model_folder(tmp_path)).bert, DIALECTS["plain"])
+    writer.write()
+    b, w = writer.b, np.eye(48, dtype=np.float32)
+    first = b.op("Gather", writer.hidden, b.const(0, np.int64), axis=1)
+    pooled = b.op("Tanh", b.op("Gemm", first, b.const(w), b.const(w[0])))
+    path = tmp_path / "model.onnx"
+    onnx.save(writer.model([pooled]), path)
+    can = f"can be loaded: output {writer.hidden}"
+    with pytest.raises(ModelError, match=rf"output {pooled}: no head that is known \(.*; {can}$"):
+        load_model(path)
 
 
 def _made(folder: Path) -> Path:

@@ -8,16 +8,28 @@ import numpy as np
 from onnx import NodeProto, ValueInfoProto
 from onnx.helper import make_graph
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from tilewright.sw.graph import ir
 from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.graph.onnx.read import STANDARD, Source, f32, first_line, title
-from tilewright.sw.graph.onnx.values import Act, Array, Known, Scores, Sum, Value, function_of
+from tilewright.sw.graph.onnx.values import (
+    Act,
+    Array,
+    Known,
+    Length,
+    Scores,
+    Sum,
+    TokenSum,
+    Value,
+    Weighted,
+    function_of,
+)
 from tilewright.sw.graph.onnx.view import View
 
 
 class Draft:
-    """Values by name, and the nodes they came to.
+    """Values by name, the nodes they came to, and why there is none where there is none.
 
     Parameters
     ----------
@@ -29,6 +41,7 @@ class Draft:
         self.source = source
         self.values: dict[str, Value] = {}
         self.nodes: dict[str, ir.Node] = {}
+        self.failed: dict[str, GraphError] = {}
         self._sums: dict[Sum, str] = {}
 
     def fail(self, node: NodeProto, why: str = "is not supported") -> GraphError:
@@ -61,6 +74,9 @@ class Draft:
         """
         if isinstance(act, Known):
             raise self.fail(node, "needs an activation where it has a constant or a mask")
+        for kind, why in _UNFINISHED.items():
+            if isinstance(act.base, kind):
+                raise self.fail(act.node or node, why)
         if act.curve is not None or not isinstance(act.base, str | Sum):
             raise self.fail(act.node or node)
         if not act.view.is_rows(act.of):
@@ -92,8 +108,9 @@ class Draft:
         word, ids = parts[0]
         hidden = word.shape[1]
         kind, types = parts[1] if len(parts) == 2 else (total.type, None)
-        if types is not None and total.type is not None:
-            raise self.fail(node, "adds token types twice")
+        if types is not None and kind is not None and total.type is not None:
+            # A second table of which every token has row 0: that of tasks.
+            kind = kind + total.type[:1]
         if total.position is None:
             raise self.fail(node, "normalizes an embedding without positions")
         name = f"{node.output[0]}.embedding"
@@ -105,6 +122,7 @@ class Draft:
             word=f32(word),
             position=f32(total.position),
             type=none if kind is None else f32(kind),
+            padding=total.padding,
         )
         self.emit(look_up, total.shape)
         self._sums[total] = name
@@ -153,14 +171,51 @@ class Draft:
             found = _evaluate(node, feeds, self.source.opset)
         except Exception as error:  # whatever the reference implementation raises
             raise self.fail(node, f"cannot be evaluated: {first_line(error)}") from error
-        # A shape does not depend on what is in it.
-        shape = node.op_type in ("Shape", "Size")
-        sources = frozenset[str]().union(*(value.sources for value in known if not shape))
+        sources = frozenset[str]().union(*(value.sources for value in known))
+        if _is_fixed(node, known):
+            sources = frozenset()
         return [Known(array=np.asarray(array), sources=sources) for array in found]
+
+
+def _is_fixed(node: NodeProto, inputs: list[Known]) -> bool:
+    """Whether a result does not depend on the samples it is made from.
+
+    A shape does not, nor what is gathered from equal numbers: token types by their positions.
+    """
+    if node.op_type in ("Gather", "GatherElements"):
+        data = inputs[0]
+        return (
+            data.constant and data.array.size > 0 and bool((data.array == data.array.flat[0]).all())
+        )
+    return node.op_type in ("Shape", "Size")
+
+
+_UNFINISHED: dict[type, str] = {
+    Weighted: "weighs tokens otherwise than for a mean over them, which is not supported",
+    TokenSum: "sums tokens otherwise than for a mean over them, which is not supported",
+    Length: "is the length of rows, which are not divided by it, which is not supported",
+}
+"""Stages that need more operators to be something, and what is said where those are not there."""
+
+
+class GatherElements(OpRun):
+    """The operator as its specification has it.
+
+    That of the `onnx` package fails where indices and data differ in more axes than one, and where
+    the axis has more than 32 elements.
+    """
+
+    op_domain = ""
+
+    def _run(self, data: Array, indices: Array, axis: int = 0) -> tuple[Array]:
+        places: list[Array] = list(np.indices(indices.shape, sparse=True))
+        places[axis] = indices
+        return (data[tuple(places)],)
 
 
 def _evaluate(node: NodeProto, feeds: dict[str, Array], opset: int) -> list[Any]:
     inputs = [ValueInfoProto(name=name) for name in feeds]
     outputs = [ValueInfoProto(name=name) for name in node.output if name]
     graph = make_graph([node], "fold", inputs, outputs)
-    return list(ReferenceEvaluator(graph, opsets={"": opset}).run(None, feeds))
+    evaluator = ReferenceEvaluator(graph, opsets={"": opset}, new_ops=[GatherElements])
+    return list(evaluator.run(None, feeds))

@@ -11,7 +11,7 @@ from onnx import NodeProto
 from tilewright.sw.graph import ir
 from tilewright.sw.graph.onnx import masks
 from tilewright.sw.graph.onnx.draft import Draft
-from tilewright.sw.graph.onnx.pointwise import add_tensors, add_vector
+from tilewright.sw.graph.onnx.pointwise import add, add_tensors, add_vector
 from tilewright.sw.graph.onnx.products import gemm, linear, product
 from tilewright.sw.graph.onnx.read import attributes, f32
 from tilewright.sw.graph.onnx.standard import Handler, Inputs, act_of, constant
@@ -71,10 +71,16 @@ def layer_norm(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
 def skip_layer_norm(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
     """``LayerNorm(x + skip + bias)``; the fourth output is the sum."""
     x, skip = act_of(draft, node, inputs), _at(inputs, 1)
-    if not isinstance(skip, Act):
-        raise draft.fail(node, "adds no activation")
     gamma, beta = (constant(draft, node, inputs, i) for i in (2, 3))
     bias = _at(inputs, 4)
+    none = Known(array=np.zeros(0))
+    if isinstance(skip, Known) and bias is None:
+        # Rows of an embedding that are the same for every text.
+        rows = add(draft, node, x, skip)
+        if rows is not None:
+            return [_norm(draft, node, rows, gamma, beta), none, none, rows]
+    if not isinstance(skip, Act):
+        raise draft.fail(node, "adds no activation")
     if isinstance(bias, Known):
         # The bias belongs to whichever operand is a product without one.
         name = f"{node.output[0]}.biased"
@@ -86,7 +92,6 @@ def skip_layer_norm(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value
         else:
             raise draft.fail(node, "adds a bias to what is no product without one")
     total = add_tensors(draft, node, x, skip, f"{node.output[0]}.sum")
-    none = Known(array=np.zeros(0))
     return [_norm(draft, node, total, gamma, beta), none, none, total]
 
 
@@ -179,7 +184,9 @@ def _attend(
     q, k, v = (draft.plain(act, node) for act in qkv)
     of = qkv[0].of
     if any(act.of != of for act in qkv) or heads < 1 or of[-1] % heads:
-        raise draft.fail(node, f"has {heads} heads, and q, k, v of {[list(a.of) for a in qkv]}")
+        raise draft.fail(
+            node, f"has {heads} heads and q, k, v of {[list(a.of) for a in qkv]}, which do not fit"
+        )
     scale = scale or 1 / math.sqrt(of[-1] // heads)
     made = ir.Attention(out=node.output[0], q=q, k=k, v=v, mask=mask, heads=heads, scale=scale)
     return draft.emit(made, of)
@@ -189,8 +196,10 @@ def _mask(
     draft: Draft, node: NodeProto, inputs: Inputs, padding: int, bias: int, act: Act, heads: int
 ) -> str | None:
     """The input that masks tokens, from a padding mask or from what is added to the scores."""
-    batch, sequence = act.of[0], act.of[1]
     found = list[str]()
+    if len(act.of) != 3:
+        raise draft.fail(node, f"has q of {list(act.of)}, must be [batch, sequence, hidden]")
+    batch, sequence, _ = act.of
     for index, meaning in ((padding, "tokens"), (bias, "scores")):
         value = _at(inputs, index)
         if value is None:
@@ -261,19 +270,24 @@ def attention(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
     qkv = [value for value in inputs[:3] if isinstance(value, Act)]
     if len(qkv) != 3 or any(value is not None for value in inputs[4:]):
         raise draft.fail(node, "must have q, k and v, and no past")
-    rank = len(qkv[0].shape)
-    heads = options.get("q_num_heads", 0)
-    if rank == 4:
-        # In heads already: the view must be just that.
-        found = {act.view.heads(act.of) for act in qkv}
-        if len(found) != 1 or None in found:
-            raise draft.fail(node, "must have q, k and v of the same heads")
-        heads = qkv[0].shape[1]
-        if heads not in found:
-            raise draft.fail(node)
-        qkv = [act.seen(View.of(act.of)) for act in qkv]
+    shapes = [list(act.shape) for act in qkv]
+    rank = len(shapes[0])
+    if rank not in (3, 4) or shapes[1:] != shapes[:1] * 2:
+        raise draft.fail(
+            node, f"has q, k and v of {shapes}, must be equal, of 3 axes or of 4 with the heads"
+        )
+    heads = shapes[0][1] if rank == 4 else options.get("q_num_heads", 0)
     if options.get("kv_num_heads", heads) != heads:
         raise draft.fail(node, "with fewer heads of k and v is not supported")
+    if rank == 4 and all(act.view == View.of(act.of) for act in qkv):
+        # In heads for good: each is an attention of its own.
+        if _at(inputs, 3) is not None:
+            raise draft.fail(node, "of inputs in heads must have no mask")
+        return [_attend(draft, node, qkv, 1, options.get("scale", 0.0), None)]
+    if rank == 4:
+        if {act.view.heads(act.of) for act in qkv} != {heads}:
+            raise draft.fail(node, "must have heads that are columns of q, k and v")
+        qkv = [act.seen(View.of(act.of)) for act in qkv]
     mask = _mask(draft, node, inputs, 99, 3, qkv[0], heads)
     out = _attend(draft, node, qkv, heads, options.get("scale", 0.0), mask)
     if rank == 3:

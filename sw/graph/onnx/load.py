@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx.defs
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
@@ -14,7 +15,7 @@ from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.graph.onnx import fused, pointwise, products, standard
 from tilewright.sw.graph.onnx.draft import Draft
 from tilewright.sw.graph.onnx.masks import sample_mask
-from tilewright.sw.graph.onnx.read import MICROSOFT, STANDARD, Source, first_line, read, source_of
+from tilewright.sw.graph.onnx.read import MICROSOFT, STANDARD, Source, read, source_of
 from tilewright.sw.graph.onnx.standard import Handler
 from tilewright.sw.graph.onnx.values import Act, Known, Value
 
@@ -53,7 +54,8 @@ def import_onnx(path: Path, outputs: Sequence[str] | None = None) -> ir.Graph:
     ----------
     path : Path
     outputs : sequence of str, optional
-        Which of the file's outputs to import, where not all of them can be; all by default.
+        Which of the file's outputs to import, or of the tensors inside, where not all of its
+        outputs can be; all of them by default.
 
     Raises
     ------
@@ -77,7 +79,7 @@ def _import(source: Source) -> ir.Graph:
     # What was computed from sample sizes must not depend on them: a window of attention, say.
     tables = [node for node in graph.nodes if isinstance(node, ir.LookUp)]
     batch, sequence, *others = _AGAIN
-    sequence = min([sequence, *(len(node.position) for node in tables)])
+    sequence = min([sequence, *(node.longest for node in tables)])
     again = _read_with(source, (batch, sequence, *others))
     if (graph.outputs, len(graph.nodes)) != (again.outputs, len(again.nodes)):
         raise GraphError("the graph has other nodes where an open dimension has another size")
@@ -88,17 +90,58 @@ def _import(source: Source) -> ir.Graph:
     return graph
 
 
+def survey(path: Path) -> tuple[ir.Graph, tuple[str, ...]]:
+    """What of a file can be read.
+
+    Returns
+    -------
+    graph : Graph
+        All that could be imported; its outputs are the last tensors on the way to those of the file
+        that could.
+    outputs : tuple of str
+        Those of the file's outputs that can be imported.
+
+    Raises
+    ------
+    GraphError
+        As `import_onnx`, or if nothing at all can be read.
+    """
+    draft, inputs = _draft(read(path), _SAMPLES)
+    makers = {name: node for node in draft.source.nodes for name in node.output}
+    made, queue = dict[str, str](), list(draft.source.outputs)
+    for name in queue:
+        inner = _found(draft, name)
+        if inner is not None:
+            made[name] = inner
+        elif name in makers:
+            queue += (one for one in makers[name].input if one not in queue)
+    return _graph(draft, inputs, made), tuple(name for name in draft.source.outputs if name in made)
+
+
 def _read_with(source: Source, samples: tuple[int, ...]) -> ir.Graph:
+    draft, inputs = _draft(source, samples)
+    return _graph(draft, inputs, {name: _output(draft, name) for name in source.outputs})
+
+
+def _draft(source: Source, samples: tuple[int, ...]) -> tuple[Draft, _Inputs]:
     draft = Draft(source)
     inputs = _Inputs(draft, samples)
     for name, array in source.constants.items():
         draft.values[name] = Known(array=array)
     for node in source.nodes:
-        found = _values(draft, node)
+        try:
+            found = _values(draft, node)
+        except GraphError as error:
+            # Of no consequence unless an output depends on it.
+            draft.failed.update(dict.fromkeys(node.output, error))
+            continue
         for name, value in zip(node.output, found, strict=False):
             if name:
                 draft.values[name] = replace(value, node=node) if isinstance(value, Act) else value
-    made = {name: _output(draft, name) for name in source.outputs}
+    return draft, inputs
+
+
+def _graph(draft: Draft, inputs: _Inputs, made: dict[str, str]) -> ir.Graph:
     nodes = _needed(draft, list(made.values()))
     # An output that is a tensor seen through a cast or an axis keeps the name it has in the file.
     names = {inner: name for name, inner in reversed(made.items())}
@@ -119,6 +162,9 @@ def _handler(node: NodeProto) -> Handler | None:
 
 
 def _values(draft: Draft, node: NodeProto) -> list[Value]:
+    for name in node.input:
+        if name in draft.failed:
+            raise draft.failed[name]
     if node.op_type in _QUANTIZED:
         raise draft.fail(node, "is of a quantized graph: import the fp32 graph it was made from")
     inputs: list[Value | None] = []
@@ -126,6 +172,7 @@ def _values(draft: Draft, node: NodeProto) -> list[Value]:
         if name and name not in draft.values:
             raise draft.fail(node, f"reads {name!r}, an output that is not supported")
         inputs.append(draft.values[name] if name else None)
+    _check_form(draft, node)
     handler = _handler(node)
     numbers = all(isinstance(value, Known | None) for value in inputs)
     # The two operators that make an activation of numbers: rows of a table.
@@ -139,11 +186,32 @@ def _values(draft: Draft, node: NodeProto) -> list[Value]:
     try:
         return handler(draft, node, inputs)
     except (ArithmeticError, LookupError, TypeError, ValueError, AssertionError) as error:
-        # Inputs or attributes that the operator does not have, or of sizes it cannot have.
-        raise draft.fail(node, f"is malformed: {first_line(error)}") from error
+        # Inputs or attributes of values or sizes that the operator cannot have.
+        raise draft.fail(node, "is malformed: its inputs or attributes do not fit") from error
+
+
+def _check_form(draft: Draft, node: NodeProto) -> None:
+    """Refuse an operator of ONNX whose inputs or attributes are not those of its definition."""
+    domain = "" if node.domain in STANDARD else node.domain
+    try:
+        schema = onnx.defs.get_schema(node.op_type, draft.source.opset, domain)
+    except onnx.defs.SchemaError:
+        return  # ONNX Runtime has operators of its own, and ONNX's before they were ONNX's.
+    count, least, most = len(node.input), schema.min_input, schema.max_input
+    if not least <= count <= most:
+        span = (
+            least if least == most else f"at least {least}" if count < least else f"at most {most}"
+        )
+        raise draft.fail(node, f"has another number of inputs: {count}, must be {span}")
+    given = {one.name for one in node.attribute}
+    for name, attribute in schema.attributes.items():
+        if attribute.required and name not in given:
+            raise draft.fail(node, f"lacks its attribute {name!r}")
 
 
 def _output(draft: Draft, name: str) -> str:
+    if name in draft.failed:
+        raise draft.failed[name]
     value = draft.values.get(name)
     node = next((one for one in draft.source.nodes if name in one.output), None)
     if not isinstance(value, Act) or node is None:
@@ -152,6 +220,14 @@ def _output(draft: Draft, name: str) -> str:
     if made not in draft.nodes:
         raise GraphError(f"output {name}: is an input as it is, so there is nothing to compute")
     return made
+
+
+def _found(draft: Draft, name: str) -> str | None:
+    """The tensor behind a name; None where there is none."""
+    try:
+        return _output(draft, name)
+    except GraphError:
+        return None
 
 
 def _needed(draft: Draft, outputs: list[str]) -> tuple[ir.Node, ...]:

@@ -64,6 +64,35 @@ def tokens(mask: Known, batch: int, sequence: int) -> str | None:
     return _input(mask, on, ~on)
 
 
+def averaged(weights: Known) -> tuple[str | None, bool]:
+    """What a sum of tokens, each times its weight, comes to.
+
+    Parameters
+    ----------
+    weights : Known, [B, S]
+
+    Returns
+    -------
+    mask : str or None
+        The input that marks the tokens summed; None for all of them.
+    mean : bool
+        Whether their weights make the sum a mean.
+
+    Raises
+    ------
+    ValueError
+        If the tokens are not the valid ones, or their weights differ; as `added`.
+    """
+    array = weights.array.astype(np.float64)
+    valid = array > 0
+    wide = array[:, None, None]
+    name = _input(weights, wide > 0, wide == 0)
+    if not np.allclose(array, valid * array.max(axis=1, keepdims=True)):
+        raise ValueError("weighs tokens differently, which is not supported")
+    share = array * valid.sum(axis=1, keepdims=True)
+    return name, np.allclose(share[valid], 1, rtol=1e-3)
+
+
 def _input(mask: Known, on: Array, off: Array) -> str | None:
     if mask.constant:
         if on.all():

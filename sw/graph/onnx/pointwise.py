@@ -11,20 +11,26 @@ from onnx import NodeProto
 
 from tilewright.sw.graph import ir
 from tilewright.sw.graph.onnx.draft import Draft
+from tilewright.sw.graph.onnx.pooling import mask_tokens, share
 from tilewright.sw.graph.onnx.products import mask_scores
-from tilewright.sw.graph.onnx.read import f32
-from tilewright.sw.graph.onnx.standard import Handler, Inputs
+from tilewright.sw.graph.onnx.read import attributes, f32
+from tilewright.sw.graph.onnx.standard import Handler, Inputs, act_of, constant, together
 from tilewright.sw.graph.onnx.values import (
+    GRID,
     Act,
     Array,
     Centred,
     Known,
+    Length,
     Mean,
     Scores,
     Sum,
+    TokenSum,
     Value,
     Variance,
 )
+from tilewright.sw.graph.onnx.view import View
+from tilewright.sw.graph.run import padded_positions
 from tilewright.sw.models.functions import erf
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
@@ -33,6 +39,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Mul": np.multiply,
     "Div": np.divide,
     "Pow": np.power,
+    "Max": np.maximum,
 }
 _UNARY: dict[str, Callable[[Any], Any]] = {
     "Sqrt": np.sqrt,
@@ -41,6 +48,7 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
     "Tanh": np.tanh,
     "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "Exp": np.exp,
+    "Relu": lambda x: np.maximum(x, 0),
     "Neg": np.negative,
 }
 
@@ -53,11 +61,25 @@ def unary(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
         return [draft.curved(act, _UNARY[node.op_type](act.samples), node)]
 
 
+def clip(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
+    """Clip by constants."""
+    act = act_of(draft, node, inputs)
+    options = attributes(node)
+    low, high = (
+        constant(draft, node, inputs, i + 1) if len(node.input) > i + 1 else options.get(name)
+        for i, name in enumerate(("min", "max"))
+    )
+    curve = np.clip(act.samples, -np.inf if low is None else low, np.inf if high is None else high)
+    return [draft.curved(act, curve.reshape(GRID.shape), node)]
+
+
 def binary(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
     """A sum, difference, product, quotient or power."""
+    if len(inputs) != 2:
+        raise draft.fail(node, f"of {len(inputs)} operands is not supported")
     a, b = inputs
-    assert a is not None
-    assert b is not None
+    if a is None or b is None:
+        raise draft.fail(node, "lacks an operand")
     found = _SPECIAL.get(node.op_type, _nothing)(draft, node, a, b)
     if found is None and isinstance(a, Act) and isinstance(b, Act):
         if a.base == b.base and a.view == b.view:
@@ -133,15 +155,20 @@ def add_vector(draft: Draft, node: NodeProto, act: Act, known: Known, out: str =
 def _add_rows(draft: Draft, node: NodeProto, act: Act, total: Sum, known: Known) -> Act | None:
     """Positions or a constant token type, added to rows of the vocabulary."""
     *_, sequence, hidden = total.shape
-    if not known.constant or known.array.shape[-1:] != (hidden,):
+    if known.array.shape[-1:] != (hidden,):
         return None
     if known.table is not None and known.index is not None:
         index = np.broadcast_to(known.index, total.shape[:-1])
-        if total.position is None and (index == np.arange(sequence)).all():
-            return replace(act, base=replace(total, position=known.table))
-        if total.type is None and not index.any():
-            return replace(act, base=replace(total, type=known.table))
-        raise draft.fail(node, "adds positions that do not count from 0, which is not supported")
+        if known.constant and not index.any() and (sequence > 1 or total.position is not None):
+            # Every token has type 0; or task 0, where types are another table.
+            kind = known.table if total.type is None else total.type + known.table[:1]
+            return replace(act, base=replace(total, type=kind))
+        if total.position is None:
+            position, padding = _positions(draft, node, total, known.table, index, known.sources)
+            return replace(act, base=replace(total, position=position, padding=padding))
+        raise draft.fail(node, "adds positions twice")
+    if not known.constant:
+        return None
     # Exporters with fixed shapes fold the look-up away: what is left are its rows.
     rows = np.broadcast_to(known.array, total.shape)
     if not (rows == rows[:1]).all():
@@ -152,6 +179,30 @@ def _add_rows(draft: Draft, node: NodeProto, act: Act, total: Sum, known: Known)
     if total.position is None:
         return replace(act, base=replace(total, position=table))
     return None
+
+
+def _positions(
+    draft: Draft,
+    node: NodeProto,
+    total: Sum,
+    table: Array,
+    index: Array,
+    sources: frozenset[str],
+) -> tuple[Array, int | None]:
+    """The table of positions that counts as `ir.LookUp` does, and the padding it leaves out."""
+    first = int(index[0, 0])
+    if not sources and first >= 0 and (index == first + np.arange(index.shape[-1])).all():
+        return table[first:], None
+    for ids in (part[1] for part in total.parts):
+        known = draft.values[ids]
+        if sources == {ids} and isinstance(known, Known):
+            # Samples of ids are 0 and 1: any other padding leaves out none of them.
+            for padding in (0, 1, first - 1):
+                if padding >= 0 and (index == padded_positions(known.array, padding)).all():
+                    return table, padding
+    raise draft.fail(
+        node, "adds positions that count neither all tokens nor those that are no padding"
+    )
 
 
 def _add_acts(draft: Draft, node: NodeProto, a: Act, b: Act) -> Act | None:
@@ -166,10 +217,14 @@ def _add_acts(draft: Draft, node: NodeProto, a: Act, b: Act) -> Act | None:
 
 def add_tensors(draft: Draft, node: NodeProto, a: Act, b: Act, out: str = "") -> Act:
     """The sum of two tensors in the same view."""
-    if a.view != b.view or a.of != b.of:
+    name = out or node.output[0]
+    if a.view == b.view and a.of == b.of:
+        made = ir.Add(out=name, a=draft.rows(a, node), b=draft.rows(b, node))
+        return draft.emit(made, a.of).seen(a.view)
+    if View.of(a.of) != a.view or View.of(b.of) != b.view:
         raise draft.fail(node, f"adds {list(a.shape)} and {list(b.shape)} of different layouts")
-    made = ir.Add(out=out or node.output[0], a=draft.rows(a, node), b=draft.rows(b, node))
-    return draft.emit(made, a.of).seen(a.view)
+    shape = together(draft, node, a.of, b.of)
+    return draft.emit(ir.Add(out=name, a=draft.plain(a, node), b=draft.plain(b, node)), shape)
 
 
 def _add_sums(draft: Draft, node: NodeProto, act: Act, a: Sum, b: Sum) -> Act:
@@ -182,6 +237,7 @@ def _add_sums(draft: Draft, node: NodeProto, act: Act, a: Sum, b: Sum) -> Act:
         parts=(*a.parts, *b.parts),
         position=b.position if a.position is None else a.position,
         type=b.type if a.type is None else a.type,
+        padding=b.padding if a.padding is None else a.padding,
         shape=a.shape,
     )
     return replace(act, base=total)
@@ -200,20 +256,30 @@ def sub(draft: Draft, node: NodeProto, a: Value, b: Value) -> Act | None:
 
 
 def div(draft: Draft, node: NodeProto, a: Value, b: Value) -> Act | None:
-    """A row over its deviation."""
-    return _normalized(draft, node, a, b, inverse=False)
+    """A row over its deviation or its length; a sum of tokens over their number."""
+    if isinstance(a, Act) and isinstance(a.base, TokenSum) and isinstance(b, Known):
+        with np.errstate(all="ignore"):
+            inverse = replace(b, array=1 / b.array)
+        return share(draft, node, a, a.base, inverse)
+    found = _normalized(draft, node, a, b, inverse=False)
+    return found or _unit(draft, node, a, b, inverse=False)
 
 
 def mul(draft: Draft, node: NodeProto, a: Value, b: Value) -> Act | None:
-    """A row times the reciprocal of its deviation; LayerNorm's gamma."""
+    """A row times the reciprocal of its deviation or length; LayerNorm's gamma; masked tokens."""
     for first, second in ((a, b), (b, a)):
         found = _normalized(draft, node, first, second, inverse=True)
+        found = found or _unit(draft, node, first, second, inverse=True)
         if found is not None:
             return found
     pair = _apart(a, b)
     if pair is None:
         return None
     act, known = pair
+    if isinstance(act.base, TokenSum):
+        return share(draft, node, act, act.base, known)
+    if not known.constant:
+        return mask_tokens(draft, node, act, known)
     made, vector = draft.made(act), _vector(act, known)
     if vector is None or not isinstance(made, ir.LayerNorm):
         return None
@@ -235,10 +301,21 @@ def _normalized(draft: Draft, node: NodeProto, a: Value, b: Value, *, inverse: b
     return draft.emit(norm, a.of).seen(a.view)
 
 
+def _unit(draft: Draft, node: NodeProto, a: Value, b: Value, *, inverse: bool) -> Act | None:
+    if not isinstance(a, Act) or not isinstance(b, Act) or not isinstance(b.base, Length):
+        return None
+    if a.base != b.base.x or a.curve is not None or not b.is_length(inverse=inverse):
+        return None
+    if b.view != a.view.with_width(a.of, 1):
+        return None
+    return draft.emit(ir.UnitLength(out=node.output[0], x=b.base.x), a.of).seen(a.view)
+
+
 _SPECIAL = {"Add": add, "Sub": sub, "Mul": mul, "Div": div}
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(_UNARY, unary),
     **dict.fromkeys(_BINARY, binary),
+    "Clip": clip,
 }
 """Operators by name."""

@@ -12,8 +12,15 @@ from onnx import NodeProto
 from tilewright.sw.graph import ir
 from tilewright.sw.graph.onnx import masks
 from tilewright.sw.graph.onnx.draft import Draft
+from tilewright.sw.graph.onnx.pooling import mask_tokens, token_sum
 from tilewright.sw.graph.onnx.read import attributes, f32
-from tilewright.sw.graph.onnx.standard import Handler, Inputs, act_of, constant
+from tilewright.sw.graph.onnx.standard import (
+    Handler,
+    Inputs,
+    act_of,
+    constant,
+    together,
+)
 from tilewright.sw.graph.onnx.values import Act, Array, Known, NotNumber, Scores, Value
 from tilewright.sw.graph.onnx.view import View
 
@@ -61,8 +68,11 @@ def gemm(draft: Draft, node: NodeProto, inputs: Inputs, out: str = "") -> list[V
 
 
 def matmul(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
-    """MatMul with constant weights, or of two activations."""
-    x, other = act_of(draft, node, inputs), inputs[1]
+    """MatMul with constant weights, of two activations, or of a mask and tokens."""
+    first, other = inputs
+    if isinstance(first, Known) and not first.constant and isinstance(other, Act):
+        return [token_sum(draft, node, first, other)]
+    x = act_of(draft, node, inputs)
     if isinstance(other, Act):
         return [product(draft, node, x, other)]
     weights = constant(draft, node, inputs, 1)
@@ -86,6 +96,8 @@ def product(draft: Draft, node: NodeProto, a: Act, b: Act) -> Act:
         view = View.of(shape).reshape((*a.shape[:-1], b.shape[-1]))
         if view is not None:
             return Act(base=scores, of=shape, view=view)
+    if min(len(a.shape), len(b.shape)) < 2:
+        raise draft.fail(node, f"multiplies {list(a.shape)} and {list(b.shape)}, must be matrices")
     plain = draft.plain(a, node)
     transposed = b.view != View.of(b.of)
     if transposed:
@@ -93,7 +105,7 @@ def product(draft: Draft, node: NodeProto, a: Act, b: Act) -> Act:
         b = b.seen(b.view.transpose([*range(rank - 2), rank - 1, rank - 2]))
     made = ir.MatMul(out=node.output[0], a=plain, b=draft.plain(b, node), transposed=transposed)
     columns = b.of[-2] if transposed else b.of[-1]
-    return draft.emit(made, (*a.of[:-1], columns))
+    return draft.emit(made, (*together(draft, node, a.of[:-2], b.of[:-2]), a.of[-2], columns))
 
 
 def _context(draft: Draft, node: NodeProto, a: Act, weights: Scores, v: Act) -> Act:
@@ -153,6 +165,12 @@ def is_nan(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
 def where(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
     """A mask that chooses between scores and minus infinity; the guard against an empty row."""
     condition, yes, no = inputs
+    for kept, other in ((yes, no), (no, yes)):
+        # Tokens that a mask does not choose become 0.
+        zero = isinstance(other, Known) and other.scalar == 0
+        if isinstance(condition, Known) and isinstance(kept, Act) and zero:
+            on = condition.array.astype(np.bool_) == (kept is yes)
+            return [mask_tokens(draft, node, kept, replace(condition, array=on))]
     if isinstance(condition, Act) and isinstance(condition.base, NotNumber):
         guarded = condition.base.scores
         if isinstance(no, Act) and no.base == guarded and no.view == condition.view:

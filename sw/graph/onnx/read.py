@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.inliner
-from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
 from tilewright.sw.graph.errors import GraphError
 
 STANDARD = ("", "ai.onnx")
 MICROSOFT = "com.microsoft"
 """Domain of the operators ONNX Runtime fuses to."""
+_OLDEST = 7
+"""Operator set from which on shapes broadcast as they do today."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ def title(node: NodeProto) -> str:
 
 
 def read(path: Path, outputs: Sequence[str] | None = None) -> Source:
-    """Read a file, or what some of its outputs need.
+    """Read a file, or what some of its outputs (or of the tensors inside) need.
 
     Raises
     ------
@@ -86,17 +88,40 @@ def source_of(
     if model.graph.sparse_initializer:
         raise GraphError(f"{name}: sparse initializers are not supported")
     opset = next((one.version for one in model.opset_import if one.domain in STANDARD), 0)
-    if opset < 7:
-        raise GraphError(f"{name}: operator set {opset}, must be 7 or later")
+    newest = onnx.defs.onnx_opset_version()
+    if not _OLDEST <= opset <= newest:
+        raise GraphError(f"{name}: operator set {opset}, must be {_OLDEST} to {newest}")
+    _check_names(model.graph, name)
     has = tuple(one.name for one in model.graph.output)
+    made = {one for node in model.graph.node for one in node.output}
     for one in outputs or ():
-        if one not in has:
+        if one not in {*has, *made}:
             raise GraphError(f"{name} has no output {one!r}, there are {', '.join(has)}")
     outputs = tuple(outputs or has)
     inputs = tuple(one for one in model.graph.input if one.name not in constants)
     nodes = _needed(model, outputs)
     _check(nodes, {*constants, *(one.name for one in inputs)}, outputs, name)
     return Source(nodes=nodes, constants=constants, inputs=inputs, outputs=outputs, opset=opset)
+
+
+def _check_names(graph: GraphProto, name: str) -> None:
+    """Refuse what is made twice, used or not, and sizes that are none."""
+    made = set[str]()
+    # An initializer may give an input its default.
+    inputs = [
+        one.name for one in graph.input if one.name not in {i.name for i in graph.initializer}
+    ]
+    outputs = [one for node in graph.node for one in node.output if one]
+    for one in (*(i.name for i in graph.initializer), *inputs, *outputs):
+        if one in made:
+            raise GraphError(f"{name}: {one!r} is made twice")
+        made.add(one)
+    shapes = {one.name: list(one.dims) for one in graph.initializer}
+    for value in (*graph.input, *graph.output):
+        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    for one, shape in shapes.items():
+        if min(shape, default=0) < 0:
+            raise GraphError(f"{name}: {one!r} has a dimension of {min(shape)}")
 
 
 def _needed(model: ModelProto, outputs: tuple[str, ...]) -> tuple[NodeProto, ...]:
@@ -119,10 +144,7 @@ def _check(
         for attribute in node.attribute:
             if attribute.type in (attribute.GRAPH, attribute.GRAPHS):
                 raise GraphError(f"{name}: operator {title(node)} with a subgraph is not supported")
-        for one in filter(None, node.output):
-            if one in made:
-                raise GraphError(f"{name}: {one!r} is made twice")
-            made.add(one)
+        made.update(node.output)
     for one in outputs:
         if one not in made:
             raise GraphError(f"{name}: nothing makes the output {one!r}")

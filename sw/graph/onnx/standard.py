@@ -12,16 +12,20 @@ from onnx import NodeProto
 
 from tilewright.sw.graph import ir
 from tilewright.sw.graph.onnx.draft import Draft
+from tilewright.sw.graph.onnx.pooling import summed, weighted
 from tilewright.sw.graph.onnx.read import attributes
 from tilewright.sw.graph.onnx.values import (
+    GRID,
     Act,
     Array,
     Centred,
     Known,
+    Length,
     Mean,
     Sum,
     Value,
     Variance,
+    Weighted,
 )
 
 Inputs = list[Value | None]
@@ -49,7 +53,24 @@ def axes_of(draft: Draft, node: NodeProto, inputs: Inputs, rank: int) -> list[in
     """Axes from the second input or the attribute, none negative."""
     given = constant(draft, node, inputs, 1)
     axes = attributes(node).get("axes") if given is None else given.reshape(-1).tolist()
-    return None if axes is None else [axis % rank for axis in axes]
+    return None if axes is None else [axis_of(draft, node, axis, rank) for axis in axes]
+
+
+def axis_of(draft: Draft, node: NodeProto, axis: int, rank: int) -> int:
+    """An axis that counts from the first, of one that may count from the last."""
+    if not -rank <= axis < rank:
+        raise draft.fail(node, f"works on axis {axis} of {rank}")
+    return axis % rank
+
+
+def together(
+    draft: Draft, node: NodeProto, a: tuple[int, ...], b: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The shape that two broadcast to."""
+    try:
+        return np.broadcast_shapes(a, b)
+    except ValueError:
+        raise draft.fail(node, f"joins {list(a)} and {list(b)}, which do not broadcast") from None
 
 
 # ---- what moves no number -----------------------------------------------------------------------
@@ -66,8 +87,11 @@ def same(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
         raise draft.fail(node, "turns an activation into no float, which is not supported")
     if node.op_type == "Expand":
         shape = constant(draft, node, inputs, 1)
-        if shape is None or np.broadcast_shapes(tuple(shape.tolist()), act.shape) != act.shape:
-            raise draft.fail(node)
+        wide = None if shape is None else np.broadcast_shapes(tuple(shape.tolist()), act.shape)
+        # The length of a row may be repeated for each of its elements: it broadcasts anyway.
+        of_rows = wide is not None and isinstance(act.base, Length) and wide[:-1] == act.shape[:-1]
+        if wide != act.shape and not of_rows:
+            raise draft.fail(node, "repeats an activation, which is not supported")
     return [act]
 
 
@@ -118,7 +142,8 @@ def squeeze(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
     if node.op_type == "Unsqueeze":
         given = constant(draft, node, inputs, 1)
         axes = attributes(node)["axes"] if given is None else given.reshape(-1).tolist()
-        return [act.seen(act.view.unsqueeze([axis % (rank + len(axes)) for axis in axes]))]
+        full = rank + len(axes)
+        return [act.seen(act.view.unsqueeze([axis_of(draft, node, one, full) for one in axes]))]
     found = axes_of(draft, node, inputs, rank)
     if found is None:
         found = [axis for axis, size in enumerate(act.shape) if size == 1]
@@ -157,14 +182,15 @@ def gather(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
             found = Sum(parts=((table, index.origin),), shape=(*index.array.shape, hidden))
             return [Act.plain(found, found.shape)]
         known = draft.fold(node, inputs)
-        if real and index.constant:
-            return [replace(known[0], table=table, index=index.array)]
+        if real:
+            # The index may say more of positions than a table of equal rows does.
+            return [replace(known[0], sources=index.sources, table=table, index=index.array)]
         return list(known)
     act = act_of(draft, node, inputs)
     where = constant(draft, node, inputs, 1)
     if where is None or where.size != 1:
         raise draft.fail(node, "takes more than one slice of an activation")
-    axis %= len(act.shape)
+    axis = axis_of(draft, node, axis, len(act.shape))
     made = _select(draft, node, act, axis, int(where.reshape(-1)[0]), 0)
     return [made.seen(made.view.squeeze([axis])) if where.ndim == 0 else made]
 
@@ -186,7 +212,7 @@ def cut(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
         raise draft.fail(node)
     rank = len(act.shape)
     for i, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-        axis = (i if axes is None else int(axes[i])) % rank
+        axis = axis_of(draft, node, i if axes is None else int(axes[i]), rank)
         first, last, step = slice(start, end, None if steps is None else int(steps[i])).indices(
             act.shape[axis]
         )
@@ -201,27 +227,60 @@ def cut(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
 def split(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
     """Split into slices of one."""
     act = act_of(draft, node, inputs)
-    axis = attributes(node).get("axis", 0) % len(act.shape)
+    axis = axis_of(draft, node, attributes(node).get("axis", 0), len(act.shape))
     if len(node.output) != act.shape[axis]:
         raise draft.fail(node, "cuts an activation into slices of more than one")
     return [_select(draft, node, act, axis, i, i) for i in range(len(node.output))]
 
 
-# ---- means --------------------------------------------------------------------------------------
+# ---- sums and means -----------------------------------------------------------------------------
 
 
 def mean(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
-    """ReduceMean over the last axis: the two means of a LayerNorm."""
+    """ReduceMean over the last axis: the two means of a LayerNorm; or over the tokens."""
     act = act_of(draft, node, inputs)
     axes = axes_of(draft, node, inputs, len(act.shape))
+    if axes == [1] and len(act.of) == 3:
+        batch, tokens, _ = act.of
+        share = Known(array=np.full((batch, tokens), 1 / tokens))
+        return [summed(draft, node, weighted(draft, node, act, share))]
     if axes != [len(act.shape) - 1] or not attributes(node).get("keepdims", 1):
-        raise draft.fail(node, "takes a mean over another axis than the last")
+        raise draft.fail(node, "takes a mean over other axes than the last or the tokens")
     shape_ = (*act.of[:-1], 1)
     if isinstance(act.base, Centred) and act.squared:
         base: Any = Variance(x=act.base.x, shape=shape_)
     else:
         base = Mean(x=draft.rows(act, node), shape=shape_)
     return [Act(base=base, of=shape_, view=act.view.with_width(act.of, 1))]
+
+
+def total(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
+    """ReduceSum over the tokens, or of squares over the last axis; ReduceSumSquare, ReduceL2."""
+    act = act_of(draft, node, inputs)
+    axes = axes_of(draft, node, inputs, len(act.shape))
+    if node.op_type == "ReduceSum" and isinstance(act.base, Weighted) and axes == [1]:
+        return [summed(draft, node, act)]
+    squares = node.op_type == "ReduceSum"
+    if axes != [len(act.shape) - 1] or (squares and not act.squared):
+        raise draft.fail(node, "sums neither tokens that a mask chose nor the squares of a row")
+    if squares:
+        act = act.curved(GRID)
+    shape_ = (*act.of[:-1], 1)
+    base = Length(x=draft.rows(act, node), squared=node.op_type != "ReduceL2", shape=shape_)
+    out = Act(base=base, of=shape_, view=act.view.with_width(act.of, 1))
+    if attributes(node).get("keepdims", 1):
+        return [out]
+    return [out.seen(out.view.squeeze([len(out.shape) - 1]))]
+
+
+def unit(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
+    """LpNormalization: rows over their lengths."""
+    act, options = act_of(draft, node, inputs), attributes(node)
+    axis = axis_of(draft, node, options.get("axis", -1), len(act.shape))
+    if axis != len(act.shape) - 1 or options.get("p", 2) != 2:
+        raise draft.fail(node, "normalizes otherwise than rows to length 1")
+    made = draft.emit(ir.UnitLength(out=node.output[0], x=draft.rows(act, node)), act.of)
+    return [made.seen(act.view)]
 
 
 HANDLERS: dict[str, Handler] = {
@@ -239,5 +298,9 @@ HANDLERS: dict[str, Handler] = {
     "Slice": cut,
     "Split": split,
     "ReduceMean": mean,
+    "ReduceSum": total,
+    "ReduceSumSquare": total,
+    "ReduceL2": total,
+    "LpNormalization": unit,
 }
 """Operators by name."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnx import NodeProto
 
 from tilewright.sw.graph.onnx.view import View
-from tilewright.sw.models.functions import FUNCTIONS, QUICK_GELU, erf
+from tilewright.sw.models.functions import HOST_FUNCTIONS, QUICK_GELU, erf
 
 Array = npt.NDArray[Any]
 Curve = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ class Known:
     origin : str or None
         The input it is, unchanged.
     table, index : ndarray or None
-        It is ``table[index]``.
+        It is ``table[index]``; of an index that an input makes, too.
     """
 
     array: Array
@@ -68,12 +68,15 @@ class Sum:
     parts : tuple of (table, input that holds the ids)
     position, type : ndarray or None
         Table of the positions, of the types if every token has type 0.
+    padding : int or None
+        The id that positions do not count, see `tilewright.sw.graph.ir.LookUp`.
     shape : tuple of int
     """
 
     parts: tuple[tuple[Array, str], ...]
     position: Array | None = None
     type: Array | None = None
+    padding: int | None = None
     shape: tuple[int, ...]
 
 
@@ -102,6 +105,33 @@ class Variance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Length:
+    """Length of each row of tensor `x`, [..., 1]; the square of it if `squared`."""
+
+    x: str
+    squared: bool
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weighted:
+    """Tokens of tensor `x` [B, S, hidden], each times its one of `weights` [B, S]."""
+
+    x: str
+    weights: Known
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenSum:
+    """Sum of the tokens of `x`, each times its one of `weights` [B, S]: [B, hidden]."""
+
+    x: str
+    weights: Known
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scores:
     """Products of queries and keys in heads, [..., heads, S, S]; softmax of them if `normal`.
 
@@ -125,7 +155,7 @@ class NotNumber:
     shape: tuple[int, ...]
 
 
-Base = str | Sum | Mean | Centred | Variance | Scores | NotNumber
+Base = str | Sum | Mean | Centred | Variance | Length | Weighted | TokenSum | Scores | NotNumber
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -188,6 +218,17 @@ class Act:
         """Whether the curve is the square."""
         return self.curve is not None and np.allclose(self.curve, GRID**2, rtol=1e-9)
 
+    def is_length(self, *, inverse: bool) -> bool:
+        """Whether this is the length of each row, or its reciprocal if `inverse`.
+
+        Exporters keep it from 0 by a bound or a summand, which no row of a model comes near.
+        """
+        if not isinstance(self.base, Length):
+            return False
+        right = GRID > 0
+        length = np.sqrt(GRID[right]) if self.base.squared else GRID[right]
+        return np.allclose(self.samples[right], 1 / length if inverse else length, rtol=1e-6)
+
     def root(self, *, inverse: bool) -> float | None:
         """The eps of a curve ``sqrt(x + eps)``, or of ``1 / sqrt(x + eps)`` if `inverse`."""
         if self.curve is None:
@@ -216,8 +257,9 @@ def _curves() -> dict[str, Curve]:
         "quick_gelu": GRID / (1 + np.exp(-QUICK_GELU * GRID)),
         "silu": GRID / (1 + np.exp(-GRID)),
         "tanh": np.tanh(GRID),
+        "relu": np.maximum(GRID, 0),
     }
-    return {name: wide[name] for name in FUNCTIONS}
+    return {name: wide[name] for name in HOST_FUNCTIONS}
 
 
 _CURVES = _curves()
