@@ -1,6 +1,6 @@
 """A machine of one's own: from a TOML file to its Verilog, and a product on it.
 
-python examples/custom_config.py [--backend iss|verilator] [--output FOLDER]
+python examples/custom_config.py [--backend iss|verilator] [--out FOLDER]
 """
 
 import argparse
@@ -22,14 +22,14 @@ lanes = 4
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--backend", choices=("iss", "verilator"), default="iss")
-parser.add_argument("--output", type=Path, help="keep the generated files in this folder")
+parser.add_argument("--out", type=Path, help="keep the generated files in this folder")
 options = parser.parse_args()
 
 with tempfile.TemporaryDirectory() as scratch:
     path = Path(scratch) / "wide.toml"
     path.write_text(TOML, encoding="utf-8")
     config = tw.Config.from_toml(path)
-    for file in tw.generate(config, options.output or Path(scratch) / "wide"):
+    for file in tw.generate(config, options.out or Path(scratch) / "wide"):
         print(f"{file.name:<24} {file.stat().st_size:>9,} bytes")
 
 rng = np.random.default_rng(2)

@@ -1,15 +1,17 @@
 """Verilog of a configuration, and the files that go with it."""
 
+import contextlib
 import re
+import resource
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from amaranth.back import rtlil
 
-from tilewright import __version__
+from tilewright import Error, __version__
 from tilewright.hw.cells import Cell, collect
 from tilewright.hw.config import Config
 from tilewright.hw.core import TOP_NAME, Tilewright
@@ -40,6 +42,25 @@ _ZERO_WORDS = re.compile(
 )
 
 
+class YosysError(Error, OSError):
+    """Yosys cannot run, or refuses what it is given; `output` is what it printed."""
+
+    def __init__(self, message: str, output: str) -> None:
+        super().__init__(message)
+        self.output = output
+
+
+def lacks_addresses(said: str) -> str | None:
+    """The reason in one line, if by what it printed a WebAssembly program lacked addresses: it
+    reserves gigabytes, which it does not use.
+    """
+    if "mmap failed" not in said:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    given = "" if limit == resource.RLIM_INFINITY else f"; `ulimit -v` is {limit // 1024} KiB"
+    return f"it is WebAssembly, and reserves more addresses than it gets{given}"
+
+
 def _short_zeros(text: str) -> str:
     """Write the zeros a memory starts with as a loop, not a line a word."""
 
@@ -67,8 +88,8 @@ def _modules(
 
     Raises
     ------
-    RuntimeError
-        When Yosys refuses them: its output.
+    YosysError
+        When Yosys cannot run, or refuses them.
     """
     netlists = []
     for number, (name, cell) in enumerate(cells.items()):
@@ -95,7 +116,10 @@ def _modules(
         check=False,
     )
     if run.returncode:
-        raise RuntimeError(f"Yosys cannot write the Verilog: {run.stderr.strip()}")
+        said = run.stderr.strip()
+        if reason := lacks_addresses(said):
+            raise YosysError(f"Yosys cannot run: {reason}", "")
+        raise YosysError("Yosys cannot write the Verilog", said)
     texts = _GENERATED.split(_ONCE.sub("$once", run.stdout))[1:]
     return "\n".join(_short_zeros(text).strip() + "\n" for text in texts)
 
@@ -154,8 +178,8 @@ def generate(
 ) -> list[Path]:
     """Write Verilog, instantiation template, manifest, C header and register documentation.
 
-    The folder is made if need be. Files of the same names are replaced one by one once all texts
-    are made; none is ever half-written.
+    The folder is made if need be. Files of the same names are replaced one by one once all are
+    written; none is ever half-written, and a folder that was made goes again if writing fails.
 
     Parameters
     ----------
@@ -171,8 +195,10 @@ def generate(
 
     Raises
     ------
+    ValueError
+        When the configuration is none.
     OSError
-        When the folder cannot be written.
+        When the folder cannot be written, or Yosys cannot run.
 
     Examples
     --------
@@ -181,23 +207,48 @@ def generate(
     >>> [file.name for file in files]  # doctest: +SKIP
     ['tilewright.v', 'tilewright_instance.v', 'manifest.json', 'tilewright.h', 'registers.md']
     """
+    if not isinstance(config, Config):
+        raise ValueError(f"config: expected a Config, got {config!r:.40}")
     folder = Path(folder)
+    # Before the work: what cannot be written is refused at once.
+    with _made(folder):
+        texts = {
+            f"{TOP_NAME}.v": generate_verilog(config, progress=progress),
+            f"{TOP_NAME}_instance.v": instantiation(config),
+            "manifest.json": manifest_json(config),
+            f"{TOP_NAME}.h": c_header(config),
+            "registers.md": register_documentation(config),
+        }
+        _write({folder / name: text for name, text in texts.items()})
+    return [folder / name for name in texts]
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder with those above it; those that were not there go again if the block raises."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        f"{TOP_NAME}.v": generate_verilog(config, progress=progress),
-        f"{TOP_NAME}_instance.v": instantiation(config),
-        "manifest.json": manifest_json(config),
-        f"{TOP_NAME}.h": c_header(config),
-        "registers.md": register_documentation(config),
-    }
-    paths = []
-    for name, text in texts.items():
-        path = folder / name
-        part = folder / f".{name}.{secrets.token_hex(4)}"
-        try:
-            part.write_text(text, encoding="utf-8", newline="\n")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for path in new:
+                path.rmdir()
+        raise
+
+
+def _write(texts: Mapping[Path, str]) -> None:
+    """Write files; all of them under other names before the first gets its own."""
+    parts = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}") for path in texts}
+    try:
+        for path, part in parts.items():
+            try:
+                part.write_text(texts[path], encoding="utf-8", newline="\n")
+            except OSError as error:
+                # The system names no file that a full disk cut off, nor should it this one.
+                raise OSError(error.errno, error.strerror, str(path)) from error
+        for path, part in parts.items():
             part.replace(path)
-        finally:
+    finally:
+        for part in parts.values():
             part.unlink(missing_ok=True)
-        paths.append(path)
-    return paths

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tilewright.hw.config import Config
+from tilewright.sw.arguments import integer
 from tilewright.sw.compiler import compile_layer, compile_model
 from tilewright.sw.compiler.layer import EFFORT
+from tilewright.sw.errors import InputError
 from tilewright.sw.pipeline.device import with_model
 from tilewright.sw.pipeline.pipeline import Pipeline
-from tilewright.sw.program import Executable, InputError
+from tilewright.sw.program import Executable
 
 
 def load(
@@ -112,8 +114,7 @@ def compile(
         )
         return with_model(made, pipeline.model)
     layers = pipeline.quantized.layers
-    if not 0 <= layer < len(layers):
-        raise InputError(f"layer must be 0 to {len(layers) - 1}, got {layer}")
+    layer = integer("layer", layer, 0, len(layers) - 1)
     if batch != 1:
-        raise InputError(f"batch must be 1 for a single layer, got {batch}")
+        raise InputError(f"batch = {batch}: must be 1 for a single layer")
     return compile_layer(layers[layer], config, sequence, effort=effort)

@@ -2,10 +2,12 @@
 
 An entry is a folder `<cache>/<kind>/<name>`, for example `simulators/3f2a…` or `models/minilm`. It
 appears whole or not at all: it is written under another name beside its place and renamed. A file
-in it says the SHA-256 of all others, so that what is damaged later is built anew. Nothing here
-depends on the rest of the project.
+in it says the SHA-256 of all others, so that what is damaged later is built anew; another one is
+the stamp of the last time they were hashed (inode, size, times of each file), so that files that
+nobody has touched since are not hashed again. Nothing here depends on the rest of the project.
 """
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -13,8 +15,10 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +37,14 @@ KINDS = (
 _STAGING = ".staging"
 _LOCK = ".lock"
 _SUMS = ".sha256"
+_STAMP = ".stamp"
+_SETTLED_NS = 2 * 10**9
+"""Files younger than that may change again without another time: file systems count in steps."""
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class CacheWarning(UserWarning):
+    """The cache cannot be written; what is made is not kept."""
 
 
 def cache_dir() -> Path:
@@ -164,6 +176,11 @@ def staging(final: Path) -> Iterator[Path]:
     try:
         yield tmp
         publish(tmp, final)
+    except OSError as error:
+        # Of a full disk the system names no file.
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(final)
+        raise
     finally:
         if tmp.exists():
             _remove(tmp)
@@ -179,29 +196,57 @@ def _write_sums(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     (folder / _SUMS).write_text("".join(lines), encoding="utf-8")
+    (folder / _STAMP).write_text("")
 
 
-def damaged(entry: Path) -> bool:
-    """Whether a file of an entry of `build_once` is gone or is not what was built."""
+def _stamp(entry: Path, names: Sequence[str]) -> str:
+    """What the system knows of files. A change of content changes it, whoever restores the time of
+    modification: the inode's own time cannot be set.
+    """
+    lines = []
+    for name in (_SUMS, *names):
+        found = os.stat(entry / name)
+        times = f"{found.st_mtime_ns} {found.st_ctime_ns}"
+        lines.append(f"{found.st_ino} {found.st_size} {times} {name}\n")
+        if time.time_ns() - found.st_ctime_ns < _SETTLED_NS:
+            return ""
+    return "".join(lines)
+
+
+def damaged(entry: Path, *, full: bool = False) -> bool:
+    """Whether a file of an entry of `build_once` is gone or is not what was built.
+
+    Parameters
+    ----------
+    entry : Path
+    full : bool
+        Hash every file; else only where the stamp is not that of the files.
+    """
     try:
-        lines = (entry / _SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return True
-    for line in lines:
-        digest, _, name = line.partition("  ")
-        try:
-            if not name or _digest(entry / name) != digest:
-                return True
-        except OSError:
+        sums = dict(_sum(line) for line in (entry / _SUMS).read_text("utf-8").splitlines())
+        stamp = _stamp(entry, list(sums))
+        if not full and stamp and (entry / _STAMP).read_text("utf-8") == stamp:
+            return False
+        if any(_digest(entry / name) != digest for name, digest in sums.items()):
             return True
+    except (OSError, ValueError):
+        return True
+    # Of a cache that cannot be written, everything is hashed each time.
+    with contextlib.suppress(OSError):
+        (entry / _STAMP).write_text(stamp, encoding="utf-8")
     return False
+
+
+def _sum(line: str) -> tuple[str, str]:
+    digest, name = line.split("  ", 1)
+    return name, digest
 
 
 def build_once(
     final: Path,
     build: Callable[[Path], object],
     *,
-    check: bool = True,
+    full: bool = False,
     timeout: float | None = None,
     on_wait: Callable[[], None] | None = None,
 ) -> Path:
@@ -209,15 +254,17 @@ def build_once(
 
     Of several processes that ask at the same time one builds and the others wait for it. `build`
     fills the folder it is given; absolute paths of that folder must not end up inside, since it is
-    renamed afterwards. A damaged entry stays where building fails.
+    renamed afterwards. A damaged entry stays where building fails. Where the cache cannot be
+    written, what is built lies in a temporary folder as long as this process runs, and a
+    `CacheWarning` says so.
 
     Parameters
     ----------
     final : Path
         The entry.
     build : callable
-    check : bool
-        Look for damage, which reads all of the entry.
+    full : bool
+        Of `damaged`.
     timeout, on_wait
         Of `lock`.
 
@@ -228,18 +275,48 @@ def build_once(
     """
 
     def there() -> bool:
-        return final.is_dir() and not (check and damaged(final))
+        return final.is_dir() and not damaged(final, full=full)
 
     if there():
         return final
+    if not writable(final):
+        return _build_elsewhere(final, build)
     with lock(final, timeout=timeout, on_wait=on_wait):
         if not there():
+            _remove_leftovers(final.parent, own=final)
             with staging(final) as folder:
                 build(folder)
                 _write_sums(folder)
                 if final.is_dir():
                     _remove_entry(final)
     return final
+
+
+def writable(entry: Path) -> bool:
+    """Whether an entry can be made in its place; if not, a `CacheWarning` says so."""
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(_beside(entry, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        text = f"the cache {cache_dir()} cannot be written ({error.strerror}): nothing is kept"
+        warnings.warn(text, CacheWarning, stacklevel=2)
+        return False
+    return True
+
+
+_elsewhere: dict[Path, Path] = {}
+"""Folders of entries that could not be made in their places."""
+
+
+def _build_elsewhere(final: Path, build: Callable[[Path], object]) -> Path:
+    if final not in _elsewhere:
+        made = Path(tempfile.mkdtemp(prefix="tilewright-"))
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        build(made)
+        _elsewhere[final] = made
+    return _elsewhere[final]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +375,18 @@ def _leftovers(kind: Path) -> Iterator[tuple[Path, Path]]:
         yield path, kind / name
 
 
+def _remove_leftovers(kind: Path, *, own: Path | None = None) -> None:
+    """Remove unfinished folders that nobody works on: whoever does holds the lock of the entry.
+
+    The lock of the entry `own` is held by the caller.
+    """
+    for path, final in _leftovers(kind):
+        with contextlib.ExitStack() as held, contextlib.suppress(TimeoutError, FileNotFoundError):
+            if final != own:
+                held.enter_context(lock(final, timeout=0))
+            _remove(path)
+
+
 def clear(kind: str | None = None) -> tuple[list[Entry], list[Entry]]:
     """Remove what is cached, and what broken-off processes left.
 
@@ -328,10 +417,5 @@ def clear(kind: str | None = None) -> tuple[list[Entry], list[Entry]]:
         else:
             removed.append(entry)
     for name in kinds:
-        for path, final in _leftovers(cache_dir() / name):
-            with (
-                contextlib.suppress(TimeoutError, FileNotFoundError),
-                lock(final, timeout=0),
-            ):
-                _remove(path)
+        _remove_leftovers(cache_dir() / name)
     return removed, busy

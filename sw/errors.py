@@ -12,5 +12,9 @@ class UserError(Error):
     """Bad usage or input (exit code 2). The message names the value and what was allowed."""
 
 
+class InputError(UserError, ValueError):
+    """An argument that is refused; the message names it, what came and what it must be."""
+
+
 class ResultError(Error):
     """What ran, ran, but its result is not what it must be (exit code 1)."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tilewright import Error
-from tilewright.extras import install
+from tilewright._extras import install_command
+from tilewright.hw.generate import lacks_addresses
 
 
 class SynthesisError(Error):
@@ -28,7 +29,7 @@ class ToolMissingError(SynthesisError):
 def need(module: str, package: str) -> None:
     """Raise ToolMissingError unless the Python package of a tool is there; nothing is imported."""
     if importlib.util.find_spec(module) is None:
-        raise ToolMissingError(f"{package} is not installed; type: {install('synth')}")
+        raise ToolMissingError(f"{package} is not installed; type: {install_command('synth')}")
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
@@ -93,6 +94,7 @@ def run_python(
         finally:
             _end_group(process)
     if code_of_exit != 0:
-        raise SynthesisError(
-            f"{name} ended with exit code {code_of_exit}; its log is {log}", _tail(log)
-        )
+        said = _tail(log)
+        if reason := lacks_addresses(said):
+            raise SynthesisError(f"{name} cannot run: {reason}")
+        raise SynthesisError(f"{name} ended with exit code {code_of_exit}; its log is {log}", said)

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tilewright.extras import install
+from tilewright._extras import install_command
 from tilewright.sim.toolchain import ToolchainError
 
 _STEPS = 10
@@ -54,7 +54,7 @@ class Waveform:
             import pywellen
         except ImportError:
             raise ToolchainError(
-                f"reading a waveform needs pywellen; type: {install('waves')}"
+                f"reading a waveform needs pywellen; type: {install_command('waves')}"
             ) from None
         file = pywellen.Waveform(str(path))
         self._variables = {variable.full_name: variable for variable in file.all_vars()}

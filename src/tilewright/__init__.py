@@ -42,20 +42,21 @@ if TYPE_CHECKING:
     from tilewright.sw.compiler.errors import CompileError
     from tilewright.sw.driver.device import Device
     from tilewright.sw.driver.errors import (
+        DeviceClosed,
         DeviceError,
         DeviceFault,
         DeviceMismatch,
         DeviceTimeout,
         OutOfDeviceMemory,
     )
-    from tilewright.sw.errors import ResultError, UserError
+    from tilewright.sw.errors import InputError, ResultError, UserError
     from tilewright.sw.graph.errors import GraphError
     from tilewright.sw.graph.model import load_onnx as load_graph
     from tilewright.sw.models.errors import ModelError
     from tilewright.sw.pipeline.graph import run_graph
     from tilewright.sw.pipeline.pipeline import Pipeline
     from tilewright.sw.program.check import ProgramError
-    from tilewright.sw.program.errors import InputError, ProgramFileError
+    from tilewright.sw.program.errors import ProgramFileError
     from tilewright.sw.quantize import reference
     from tilewright.sw.sweep.run import sweep
     from tilewright.sw.sweep.space import Space
@@ -66,6 +67,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Device",
+    "DeviceClosed",
     "DeviceError",
     "DeviceFault",
     "DeviceMismatch",
@@ -105,12 +107,13 @@ _HOMES = {
     "Config": "hw.config:Config",
     "ConfigError": "hw.config:ConfigError",
     "Device": "sw.driver.device:Device",
+    "DeviceClosed": "sw.driver.errors:DeviceClosed",
     "DeviceError": "sw.driver.errors:DeviceError",
     "DeviceFault": "sw.driver.errors:DeviceFault",
     "DeviceMismatch": "sw.driver.errors:DeviceMismatch",
     "DeviceTimeout": "sw.driver.errors:DeviceTimeout",
     "GraphError": "sw.graph.errors:GraphError",
-    "InputError": "sw.program.errors:InputError",
+    "InputError": "sw.errors:InputError",
     "ModelError": "sw.models.errors:ModelError",
     "OutOfDeviceMemory": "sw.driver.errors:OutOfDeviceMemory",
     "Pipeline": "sw.pipeline.pipeline:Pipeline",

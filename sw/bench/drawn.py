@@ -16,6 +16,7 @@ from tilewright.sw.bench.results import Found, Item, Tell
 from tilewright.sw.bench.runs import MODEL, item, layer_work
 from tilewright.sw.bench.sizes import LayerSize, array_cycles, bus_cycles, up
 from tilewright.sw.compiler import CompileError
+from tilewright.sw.words import plural
 
 NAME = "drawn"
 COUNT, SEED = 20, 1
@@ -137,8 +138,9 @@ def _others(one: Draw, counters: Mapping[str, Mapping[str, int]], cycles: int) -
     else:
         heads = "one head" if size.heads == 1 else f"each of {size.heads} heads"
         told = [
-            f"the vector unit with its {one.config.lanes} lanes is taken in {vector / cycles:.0%} "
-            f"by the softmax of {s} rows of {heads}, by LayerNorm and by what each product gives"
+            f"the vector unit with its {plural(one.config.lanes, 'lane')} is taken in "
+            f"{vector / cycles:.0%} by the softmax of {s} rows of {heads}, by LayerNorm and by "
+            "what each product gives"
         ]
         if size.heads == 1:
             told.append("no other head can be multiplied meanwhile")

@@ -12,6 +12,7 @@ from tilewright.sw.bench.part import Part, array, kib, number, pick, share
 from tilewright.sw.bench.results import Found, Item, Row
 from tilewright.sw.bench.runs import MODEL, RTL, item, layer_work, model_work
 from tilewright.sw.bench.sizes import BERT_BASE, MINILM, LayerSize
+from tilewright.sw.words import plural
 
 NAME = "layers"
 SCALING = 15.0
@@ -37,7 +38,9 @@ class Case:
         """The run of one layer, or of a program of several."""
         config = preset_config(self.preset)
         sizes = self.size, config, self.sequence
-        label = f"{self.size.name} S {self.sequence}" + f", {layers} layers" * bool(layers)
+        label = f"{self.size.name} S {self.sequence}"
+        if layers:
+            label += f", {plural(layers, 'layer')}"
         work = partial(model_work, *sizes, layers) if layers else partial(layer_work, *sizes)
         return item(NAME, work, backend, config=config, label=label, **self.spec(layers))
 
@@ -94,7 +97,7 @@ def _line(case: Case, rows: list[Row]) -> list[str] | None:
     return [
         case.size.name,
         str(case.sequence),
-        f"{array(config)}, {config['lanes']} lanes, {config['axi_data_width'] // 8} B",
+        f"{array(config)}, {plural(config['lanes'], 'lane')}, {config['axi_data_width'] // 8} B",
         kib(row.result["onchip_bytes"]),
         number(cycles),
         number(case.ideal),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tilewright.sw.cli._options import Derived
 from tilewright.sw.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def config_options(default: str = "default") -> Callable[[F], F]:
                 "settings",
                 multiple=True,
                 metavar="KEY=VALUE",
-                help="Change a parameter; may be given several times.",
+                help="Change a parameter; may be repeated.",
             ),
             click.option(
                 "--config",
@@ -33,7 +34,13 @@ def config_options(default: str = "default") -> Callable[[F], F]:
                 type=click.Path(dir_okay=False, path_type=Path),
                 help="TOML file with parameters, and `preset = …` for the rest.",
             ),
-            click.option("--preset", metavar="NAME", help=f"Preset to start from [{default}]."),
+            click.option(
+                "--preset",
+                metavar="NAME",
+                cls=Derived,
+                show_default=default,
+                help="Preset to start from.",
+            ),
         ):
             function = option(function)
         return function

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilewright.sw.cli._options import Derived
 from tilewright.sw.cli._output import spinner
 from tilewright.sw.errors import UserError, reason
+from tilewright.sw.words import plural
 
 if TYPE_CHECKING:
     from tilewright.hw.config import Config
@@ -22,7 +24,9 @@ output_option = click.option(
     "outputs",
     multiple=True,
     metavar="NAME",
-    help="Of an ONNX file: an output to use, or a tensor inside; may be repeated [all outputs].",
+    cls=Derived,
+    show_default="all outputs",
+    help="Of an ONNX file: an output to use, or a tensor inside; may be repeated.",
 )
 """Of every command that loads a model."""
 
@@ -52,7 +56,8 @@ def read_texts(
     if not contexts:
         return list(found)
     if len(contexts) != len(found):
-        raise UserError(f"{len(contexts)} --context for {len(found)} texts: one for each")
+        texts_given = plural(len(found), "text")
+        raise UserError(f"{len(contexts)} --context for {texts_given}: expected one for each")
     return list(zip(found, contexts, strict=True))
 
 
@@ -114,7 +119,7 @@ def open_session(
                 device,
                 sequence=sequence,
                 executable=executable,
-                progress=lambda done, total: tell(f"{backend}: {done} of {total} texts"),
+                progress=lambda done, total: tell(f"{backend}: {done} of {plural(total, 'text')}"),
             )
             pipeline.engine = engine
             tell(f"compile for {config.name} and run on {backend}")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tilewright.sw.cli._output import Column, size
+from tilewright.sw.words import plural
 
 Table = tuple[str, Sequence[Column], list[dict[str, Any]]]
 
@@ -25,7 +26,7 @@ def program_tables(figures: Mapping[str, Any], title: str) -> list[Table]:
             rows.append({"what": name, "value": str(metadata[name])})
     if "estimate" in metadata:
         cycles = metadata["estimate"]["cycles"]
-        rows.append({"what": "estimate", "value": f"{cycles:,} cycles"})
+        rows.append({"what": "estimate", "value": plural(cycles, "cycle")})
     buffers = [
         {
             "buffer": name,

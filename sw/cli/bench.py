@@ -8,16 +8,17 @@ import click
 from tilewright.sw.cli._output import Column, emit, json_option, progress, write_json
 from tilewright.sw.errors import ResultError, UserError
 from tilewright.sw.files import write_whole
+from tilewright.sw.words import plural
 
 
 @click.command()
 @click.argument("parts", nargs=-1, metavar="[PART]...")
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     metavar="DIR",
     default=Path("build") / "bench",
-    show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for results.jsonl, bench.json and bench.md; made if need be.",
 )
@@ -96,7 +97,7 @@ def command(
         extra={key: value for key, value in document.items() if key != "tilewright"},
     )
     if bench.failed:
-        raise ResultError(f"{len(bench.failed)} items failed: {bench.failed[0][1]}")
+        raise ResultError(f"{plural(len(bench.failed), 'item')} failed: {bench.failed[0][1]}")
 
 
 def _filled(page: Path, sections: Mapping[str, str]) -> str:

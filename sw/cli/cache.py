@@ -8,6 +8,7 @@ import click
 from tilewright.sw import cache
 from tilewright.sw.cli._output import Column, emit, json_option, size
 from tilewright.sw.errors import ResultError, UserError
+from tilewright.sw.words import plural
 
 
 @click.group()
@@ -61,7 +62,7 @@ def list_(json_path: str | None) -> None:
         columns=_COLUMNS,
         rows=map(_row, found),
         json_path=json_path,
-        notes=[f"{len(found)} entries, {size(total)}"],
+        notes=[f"{plural(len(found), 'entry', 'entries')}, {size(total)}"],
         extra={"cache": str(cache.cache_dir()), "bytes": total},
     )
 
@@ -92,7 +93,7 @@ def clear(kind: str | None, json_path: str | None) -> None:
         columns=_COLUMNS,
         rows=map(_row, removed),
         json_path=json_path,
-        notes=[f"{len(removed)} entries, {size(total)}"],
+        notes=[f"{plural(len(removed), 'entry', 'entries')}, {size(total)}"],
         extra={"cache": str(cache.cache_dir()), "bytes": total, "busy": [*map(_row, busy)]},
     )
     if busy:

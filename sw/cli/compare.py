@@ -8,9 +8,11 @@ import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._model import output_option
+from tilewright.sw.cli._options import Derived
 from tilewright.sw.cli._output import Column, emit_tables, json_option, progress
 from tilewright.sw.errors import UserError
 from tilewright.sw.quantize.recipe import ROUNDINGS, Recipe
+from tilewright.sw.words import plural
 
 
 @click.command()
@@ -22,25 +24,30 @@ from tilewright.sw.quantize.recipe import ROUNDINGS, Recipe
     multiple=True,
     default=("w8a8",),
     metavar="TEXT",
-    help="As of `tilewright run`; may be given several times [w8a8].",
+    help="As of `tilewright run`; may be repeated.",
 )
-@click.option("--texts", "count", type=int, metavar="N", help="Evaluation texts [all 200].")
+@click.option(
+    "--texts",
+    "count",
+    type=int,
+    metavar="N",
+    cls=Derived,
+    show_default="all 200",
+    help="Evaluation texts.",
+)
 @click.option("--layers", is_flag=True, help="Also each layer by itself, fed with fp32 states.")
 @click.option("--edges", is_flag=True, help="Also what each operation loses by itself.")
 @click.option(
     "--w8",
     type=click.Choice(ROUNDINGS),
     default=Recipe.w8,
-    show_default=True,
     help="How 8-bit weights are rounded.",
 )
-@click.option(
-    "--w4", type=click.Choice(ROUNDINGS), default=Recipe.w4, show_default=True, help="4-bit ones."
-)
-@click.option("--seq", "sequence", default=128, metavar="N", help="Rows, for the cycles [128].")
+@click.option("--w4", type=click.Choice(ROUNDINGS), default=Recipe.w4, help="4-bit ones.")
+@click.option("--seq", "sequence", default=128, metavar="N", help="Rows of a sequence.")
 @click.option(
     "--store",
-    metavar="DIR",
+    metavar="PATH",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder that keeps every text's result; an interrupted comparison goes on there.",
 )
@@ -84,7 +91,7 @@ def command(
     from tilewright.sw.quantize.quantize import Quantizer
 
     if count is not None and count < 1:
-        raise UserError(f"--texts {count}: 1 or more is needed")
+        raise UserError(f"--texts {count}: must be 1 or more")
     config = chosen_config(preset, config_file, settings)
     loaded = load_model(model, outputs)
     shape = loaded.bert.config
@@ -159,8 +166,9 @@ def command(
                         }
                     )
     title = (
-        f"{Path(model).name}: {len(sequences)} texts, {sum(map(len, sequences))} tokens, against "
-        f"fp32; cycles of {sequence} rows on {config.rows}×{config.columns}"
+        f"{Path(model).name}: {plural(len(sequences), 'text')}, "
+        f"{plural(sum(map(len, sequences)), 'token')}, against fp32; cycles of "
+        f"{plural(sequence, 'row')} on {config.rows}×{config.columns}"
     )
     tables: list[tuple[str, list[Column], list[dict[str, Any]]]] = [(title, _PRECISIONS, rows)]
     keys = []

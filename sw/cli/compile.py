@@ -22,9 +22,9 @@ from tilewright.sw.errors import UserError
     type=click.Path(dir_okay=False, path_type=Path),
     help="The program file.",
 )
-@click.option("--seq", "sequence", default=128, metavar="N", help="Rows of a sequence [128].")
-@click.option("--batch", default=1, metavar="N", help="Sequences of a run, up to 16 [1].")
-@click.option("--precision", default="w8a8", metavar="TEXT", help="As of `tilewright run` [w8a8].")
+@click.option("--seq", "sequence", default=128, metavar="N", help="Rows of a sequence.")
+@click.option("--batch", default=1, metavar="N", help="Sequences of a run, up to 16.")
+@click.option("--precision", default="w8a8", metavar="TEXT", help="As of `tilewright run`.")
 @config_options()
 @json_option
 def command(

@@ -12,19 +12,22 @@ from tilewright.sw.cli._config import chosen_config, config_options, config_word
 from tilewright.sw.cli._output import Column, emit_tables, json_option, progress, size
 from tilewright.sw.cli._units import unit_columns, unit_rows
 from tilewright.sw.errors import ResultError, UserError
+from tilewright.sw.words import plural
 
 if TYPE_CHECKING:
     from tilewright.sw.demo import Demo, Outcome
 
 
 @click.command()
+@click.argument("model", default="minilm")
 @config_options()
-@click.option("--model", default="minilm", show_default=True, help="Fetched model or a folder.")
-@click.option("--layer", default=0, show_default=True, help="Encoder layer that RTL computes.")
-@click.option("--sequence", default=128, show_default=True, help="Tokens sentences are padded to.")
-@click.option("--sentences", default=8, show_default=True, help="Sentences of the collection.")
-@click.option("--text", "texts", multiple=True, help="A sentence of your own instead.")
-@click.option("--workers", default=2, show_default=True, help="RTL simulations at a time.")
+@click.option("--layer", default=0, metavar="N", help="Encoder layer that RTL computes.")
+@click.option("--seq", "sequence", default=128, metavar="N", help="Rows of a sequence.")
+@click.option("--texts", "count", default=8, metavar="N", help="Texts of the collection.")
+@click.option(
+    "--text", "texts", multiple=True, metavar="TEXT", help="A text instead; may be repeated."
+)
+@click.option("--jobs", default=2, metavar="N", help="RTL simulations at a time.")
 @click.option(
     "--every-layer",
     is_flag=True,
@@ -44,19 +47,19 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Cycles of the waveform; 0: all.",
+    help="Cycles of the waveform; 0 for all.",
 )
 @json_option
 def command(
+    model: str,
     preset: str | None,
     config_file: Path | None,
     settings: tuple[str, ...],
-    model: str,
     layer: int,
     sequence: int,
-    sentences: int,
+    count: int,
     texts: tuple[str, ...],
-    workers: int,
+    jobs: int,
     every_layer: bool,
     trace: Path | None,
     trace_from: int | None,
@@ -65,16 +68,17 @@ def command(
 ) -> None:
     """Run one encoder layer of a real BERT through generated RTL, bit for bit.
 
-    Fetches the model once, quantizes it on real sentences, compiles the layer, generates the
-    Verilog, builds its simulator, runs real sentences of different lengths, and compares everything
-    RTL wrote to memory with the instruction-set simulator, and every token with fp32.
+    MODEL is a folder with config.json and model.safetensors; without one it is `minilm`, which is
+    fetched once. It is quantized on real sentences, the layer compiled, the Verilog generated and
+    its simulator built; real sentences of different lengths run, and all that RTL wrote to memory
+    is compared with the instruction-set simulator, and every token with fp32.
 
     \b
     Examples:
       tilewright demo
       tilewright demo --every-layer
-      tilewright demo --preset small --layer 3 --sequence 32 --sentences 2
-      tilewright demo --sequence 32 --sentences 1 --trace layer.fst --trace-from 5000 \\
+      tilewright demo --preset small --layer 3 --seq 32 --texts 2
+      tilewright demo --seq 32 --texts 1 --trace layer.fst --trace-from 5000 \\
           --trace-cycles 2000
     """
     from tilewright.sw.demo import LEAST_MEAN, LEAST_WORST, MOST_SENTENCES, Demo
@@ -82,20 +86,20 @@ def command(
 
     config = chosen_config(preset, config_file, settings)
     for name, value in (
-        ("--sentences", sentences),
-        ("--workers", workers),
-        ("--sequence", sequence),
+        ("--texts", count),
+        ("--jobs", jobs),
+        ("--seq", sequence),
     ):
         if value < 1:
-            raise UserError(f"{name} {value}: 1 or more is needed")
-    if sentences > MOST_SENTENCES:
-        raise UserError(f"--sentences {sentences}: the collection has {MOST_SENTENCES} for this")
+            raise UserError(f"{name} {value}: must be 1 or more")
+    if count > MOST_SENTENCES:
+        raise UserError(f"--texts {count}: the collection has {MOST_SENTENCES} for this")
     if trace is None and (trace_from is not None or trace_cycles):
         raise UserError("--trace-from and --trace-cycles belong to a waveform: give --trace")
     if trace is not None and not trace.parent.is_dir():
         raise UserError(f"--trace {trace}: there is no folder {trace.parent}")
-    again = ["tilewright", "demo", *config_words(preset, config_file, settings)]
-    again += ["--model", model, "--layer", str(layer), "--sequence", str(sequence)]
+    again = ["tilewright", "demo", model, *config_words(preset, config_file, settings)]
+    again += ["--layer", str(layer), "--seq", str(sequence)]
     began = time.perf_counter()
     with progress("text", "bar", "detail", "time", keep=True) as bar:
         fetching = bar.add_task(f"fetch {model}", total=1, detail="")
@@ -104,11 +108,12 @@ def command(
         _check_texts(folder, texts, sequence)
         compiling = bar.add_task("quantize and compile", total=1, detail="")
         demo = Demo(folder, layer=layer, config=config, sequence=sequence)
-        samples = demo.samples(texts or demo.texts(sentences))
+        samples = demo.samples(texts or demo.texts(count))
         bar.update(
             compiling,
             completed=1,
-            detail=f"{len(demo.program.program)} commands, {size(len(demo.program.constants[1]))}",
+            detail=f"{plural(len(demo.program.program), 'command')}, "
+            f"{size(len(demo.program.constants[1]))}",
         )
         building = bar.add_task("build the simulator", total=1, detail="")
         demo.build(trace=trace is not None, progress=lambda text: bar.update(building, detail=text))
@@ -121,19 +126,19 @@ def command(
         outcomes = list(
             demo.run(
                 samples,
-                workers=workers,
+                workers=jobs,
                 rerun=lambda text: shlex.join([*again, "--text", text, "--trace", "layer.fst"]),
                 trace=None if trace is None else (trace, trace_from, trace_cycles),
                 progress=lambda cycles: bar.update(
-                    running, completed=cycles, detail=f"{cycles:,} cycles"
+                    running, completed=cycles, detail=plural(cycles, "cycle")
                 ),
             )
         )
         bar.update(running, completed=bar.tasks[running].total)
         layers: list[dict[str, Any]] = []
         if every_layer:
-            count = len(demo.quantized.layers)
-            simulating = bar.add_task("every layer, simulator", total=count, detail="")
+            layer_count = len(demo.quantized.layers)
+            simulating = bar.add_task("every layer, simulator", total=layer_count, detail="")
             for row in demo.simulate_layers([sample.text for sample in samples]):
                 layers.append(row)
                 bar.advance(simulating)
@@ -145,7 +150,8 @@ def command(
     counters = [outcome.rtl.result.counters for outcome in outcomes]
     title = (
         f"{Path(model).name} layer {layer}, W8A8, sequence {sequence}, {config.name} "
-        f"{config.rows}×{config.columns}, {config.lanes} lanes, {size(config.onchip_bytes)} on chip"
+        f"{config.rows}×{config.columns}, {plural(config.lanes, 'lane')}, "
+        f"{size(config.onchip_bytes)} on chip"
     )
     tables: list[tuple[str, Sequence[Column], list[dict[str, Any]]]] = [
         (title, _SENTENCES, rows),
@@ -158,9 +164,9 @@ def command(
         json_path=json_path,
         keys=["counters", "layers"],
         notes=[
-            f"{sum(r['tokens'] for r in rows)} tokens against fp32: cosine mean {mean:.5f} "
-            f"(at least {LEAST_MEAN}), worst {worst:.5f} (at least {LEAST_WORST})",
-            f"{cycles:,} cycles simulated; {time.perf_counter() - began:.0f} s in all",
+            f"{plural(sum(r['tokens'] for r in rows), 'token')} against fp32: cosine mean "
+            f"{mean:.5f} (at least {LEAST_MEAN}), worst {worst:.5f} (at least {LEAST_WORST})",
+            f"{plural(cycles, 'cycle')} simulated; {time.perf_counter() - began:.0f} s in all",
         ],
         extra={"config": config.to_dict(), "cosine": {"mean": mean, "worst": worst}},
     )

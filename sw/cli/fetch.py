@@ -22,7 +22,7 @@ def command(name: str, json_path: str | None) -> None:
     """
     from tilewright.sw.models.fetch import fetch
 
-    path = fetch(name, check=True)
+    path = fetch(name, full=True)
     emit(
         title="fetched",
         columns=[Column(key="name", header="model"), Column(key="path", header="folder")],

@@ -6,13 +6,15 @@ import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._output import Column, emit, json_option, progress, size
+from tilewright.sw.words import plural
 
 
 @click.command()
 @config_options()
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     required=True,
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
@@ -52,7 +54,7 @@ def command(
             ),
         )
     emit(
-        title=f"{config.name}: {config.rows}×{config.columns}, {config.lanes} lanes, "
+        title=f"{config.name}: {config.rows}×{config.columns}, {plural(config.lanes, 'lane')}, "
         f"manifest {manifest_hash(config):016x}",
         columns=[
             Column(key="file", header="file"),

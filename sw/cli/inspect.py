@@ -15,8 +15,8 @@ from tilewright.sw.errors import UserError
     is_flag=True,
     help="List the commands and the operations they belong to.",
 )
-@click.option("--first", default=0, metavar="N", help="First command of the listing [0].")
-@click.option("--count", default=0, metavar="N", help="Commands of the listing; 0: all [0].")
+@click.option("--first", default=0, metavar="N", help="First command of the listing.")
+@click.option("--count", default=0, metavar="N", help="Commands of the listing; 0 for all.")
 @json_option
 def command(file: Path, listing: bool, first: int, count: int, json_path: str | None) -> None:
     """Show what is in a program file.

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilewright.extras import install
+from tilewright._extras import install_command
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._model import output_option
 from tilewright.sw.cli._output import Column, emit_tables, json_option, progress, size
 from tilewright.sw.cli._units import unit_columns, unit_rows
 from tilewright.sw.errors import UserError
+from tilewright.sw.words import plural
 
 if TYPE_CHECKING:
     from tilewright.hw.config import Config
@@ -30,19 +31,16 @@ TRACE, TIMELINE = "trace.json", "timeline"
     help="Instead of a model a layer of random integers: hidden=768,heads=12,ffn=3072.",
 )
 @click.option(
-    "--layer", default="0", metavar="N", help="Layer of the model, or `whole`, all of it [0]."
+    "--layer", default="0", metavar="N", help="Layer of the model, or `whole`, all of it."
 )
-@click.option(
-    "--backend", default="verilator", metavar="NAME", help="One that records spans [verilator]."
-)
-@click.option("--seq", "sequence", default=128, metavar="N", help="Rows of a sequence [128].")
-@click.option("--precision", default="w8a8", metavar="TEXT", help="As of `tilewright run` [w8a8].")
+@click.option("--backend", default="verilator", metavar="NAME", help="One that records spans.")
+@click.option("--seq", "sequence", default=128, metavar="N", help="Rows of a sequence.")
+@click.option("--precision", default="w8a8", metavar="TEXT", help="As of `tilewright run`.")
 @click.option(
     "--by",
     default="operation",
     metavar="WHAT",
-    help="Rows of the table: each kind of `operation`, those of each `layer`, or of each `head` "
-    "[operation].",
+    help="Rows of the table: each kind of `operation`, those of each `layer`, or of each `head`.",
 )
 @click.option(
     "-o",
@@ -53,9 +51,9 @@ TRACE, TIMELINE = "trace.json", "timeline"
     help="Folder for trace.json (ui.perfetto.dev opens it), timeline.svg and timeline.png.",
 )
 @click.option(
-    "--from", "start", default=0, metavar="CYCLE", help="First cycle of the timeline's picture [0]."
+    "--from", "start", default=0, metavar="CYCLE", help="First cycle of the timeline's picture."
 )
-@click.option("--cycles", default=0, metavar="N", help="Cycles of the picture; 0: all [0].")
+@click.option("--cycles", default=0, metavar="N", help="Cycles of the picture; 0 for all.")
 @config_options()
 @json_option
 def command(
@@ -93,7 +91,7 @@ def command(
 
     config = chosen_config(preset, config_file, settings)
     if (model is None) == (shape is None):
-        raise UserError("a MODEL or --shape is needed, and not both")
+        raise UserError("expected a MODEL or --shape, one of them")
     if shape is not None and layer != "0":
         raise UserError(f"--layer {layer}: --shape is one layer")
     for option, value, known in (("--backend", backend, BACKENDS), ("--by", by, GROUPS)):
@@ -114,7 +112,7 @@ def command(
         profile = _run(work, config, backend, bar, task)
         files = [] if output is None else _write(profile, work.title, output, start, cycles, tell)
     machine = (
-        f"{backend}, {config.name} {config.rows}×{config.columns}, {config.lanes} lanes, "
+        f"{backend}, {config.name} {config.rows}×{config.columns}, {plural(config.lanes, 'lane')}, "
         f"{size(config.onchip_bytes)} on chip"
     )
     title, total = f"{work.title}: {machine}", profile.total()
@@ -186,7 +184,7 @@ def _run(work: "Work", config: "Config", backend: str, bar: Any, task: Any) -> "
             work.executable,
             work.inputs,
             progress=lambda cycles: bar.update(
-                task, completed=cycles, description=f"run on {backend}: {cycles:,} cycles"
+                task, completed=cycles, description=f"run on {backend}: {plural(cycles, 'cycle')}"
             ),
             **work.scalars,
         )
@@ -205,7 +203,7 @@ def _write(
     write_whole(folder / TRACE, perfetto.to_bytes(profile))
     lines = [f"{folder / TRACE}: open it at https://ui.perfetto.dev"]
     if not picture.available():
-        return [*lines, f"no picture: it needs matplotlib; type: {install('plot')}"]
+        return [*lines, f"no picture: it needs matplotlib; type: {install_command('plot')}"]
     tell("draw the timeline")
     for form, content in picture.pictures(profile, _caption(profile, title), span).items():
         path = folder / f"{TIMELINE}.{form}"
@@ -218,7 +216,7 @@ def _caption(profile: "Profile", title: str) -> str:
     config = profile.executable.config
     total = profile.total()
     share = f"{total['utilization']:.2%} of the array" if total["utilization"] else ""
-    return f"{title}, {config.name}: {total['cycles']:,} cycles, {share}"
+    return f"{title}, {config.name}: {plural(total['cycles'], 'cycle')}, {share}"
 
 
 def _share(value: float | None) -> str:
@@ -229,7 +227,7 @@ def _bytes(value: int) -> str:
     return size(value) if value else ""
 
 
-def _count(value: int) -> str:
+def _short(value: int) -> str:
     """A large number in few characters."""
     for unit in ("", "k", "M"):
         if value < 1000:
@@ -249,7 +247,7 @@ _OPERATIONS = (
 )
 _ROOFLINE = (
     Column(key="operation", header="operation"),
-    Column(key="macs", header="MACs", right=True, show=_count),
+    Column(key="macs", header="MACs", right=True, show=_short),
     Column(key="loaded", header="loaded", right=True, show=_bytes),
     Column(key="stored", header="stored", right=True, show=_bytes),
     Column(

@@ -7,6 +7,7 @@ import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._model import BACKENDS, open_session, output_option, read_texts
+from tilewright.sw.cli._options import Derived
 from tilewright.sw.cli._output import Column, emit_tables, json_option, size
 from tilewright.sw.errors import UserError
 
@@ -31,16 +32,24 @@ if TYPE_CHECKING:
     metavar="TEXT",
     help="Second text of a pair, one for each --text: where to find the answer to a question.",
 )
-@click.option(
-    "--backend", default="iss", metavar="NAME", help=f"One of {', '.join(BACKENDS)} [iss]."
-)
+@click.option("--backend", default="iss", metavar="NAME", help=f"One of {', '.join(BACKENDS)}.")
 @click.option(
     "--precision",
     metavar="TEXT",
+    cls=Derived,
+    show_default="w8a8",
     help="w8a8, w8a16, w16a16, w4a8, w4a16, with overrides like ffn2=w8a16, 2.attention=16, or a "
-    "TOML file [w8a8].",
+    "TOML file.",
 )
-@click.option("--seq", "sequence", type=int, metavar="N", help="Rows of the program [as needed].")
+@click.option(
+    "--seq",
+    "sequence",
+    type=int,
+    metavar="N",
+    cls=Derived,
+    show_default="as each text needs",
+    help="Rows of a sequence.",
+)
 @click.option(
     "--program",
     metavar="FILE",
@@ -94,7 +103,8 @@ def command(
             raise UserError("--program needs a machine: --backend iss or verilator")
         executable = load(program, config)
         precision = executable.metadata.get("precision")
-    precision = precision or "w8a8"
+    if precision is None:
+        precision = "w8a8"
     with open_session(
         model,
         config,

@@ -9,20 +9,25 @@ from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._model import output_option
 from tilewright.sw.cli._output import Column, emit_tables, json_option, spinner
 from tilewright.sw.errors import ResultError
+from tilewright.sw.words import plural
 
 
 @click.command()
 @click.argument("model")
 @output_option
 @click.option(
-    "--target", default=0.999, metavar="COSINE", help="Mean cosine of the embeddings [0.999]."
+    "--cosine",
+    "target",
+    default=0.999,
+    metavar="NUMBER",
+    help="Mean cosine of the embeddings to be reached.",
 )
-@click.option("--start", default="w8a8", metavar="TEXT", help="Precision to start from [w8a8].")
-@click.option("--texts", "count", default=64, metavar="N", help="Texts to measure on [64].")
-@click.option("--seq", "sequence", default=128, metavar="N", help="Rows, for the cycles [128].")
+@click.option("--start", default="w8a8", metavar="TEXT", help="Precision to start from.")
+@click.option("--texts", "count", default=64, metavar="N", help="Texts to measure on.")
+@click.option("--seq", "sequence", default=128, metavar="N", help="Rows of a sequence.")
 @click.option(
     "--store",
-    metavar="FILE",
+    metavar="PATH",
     type=click.Path(dir_okay=False, path_type=Path),
     help="File that keeps every point; an interrupted search goes on there.",
 )
@@ -49,7 +54,7 @@ def command(
     \b
     Examples:
       tilewright search minilm
-      tilewright search minilm --target 0.9995 --store points.jsonl
+      tilewright search minilm --cosine 0.9995 --store points.jsonl
     """
     from tilewright.sw.compiler.cost import model_cycles
     from tilewright.sw.graph.model import load_model
@@ -87,7 +92,7 @@ def command(
         def report(point: Point) -> None:
             nonlocal tried
             tried += 1
-            tell(f"{tried} points; {point.mean:.5f} {point.text}")
+            tell(f"{plural(tried, 'point')}; {point.mean:.5f} {point.text}")
 
         found = search(
             quantizer,

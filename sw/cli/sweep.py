@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilewright.sw.cli._config import chosen_config
+from tilewright.sw.cli._options import Derived
 from tilewright.sw.cli._output import Column, emit, json_option, progress, size
 from tilewright.sw.errors import ResultError, UserError
 from tilewright.sw.sweep.point import SHOWN
+from tilewright.sw.words import plural
 
 if TYPE_CHECKING:
     from tilewright.hw.config import Config
@@ -18,13 +20,16 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("model", default="minilm")
 @click.option("--array", metavar="LIST", help="Rows and columns alike: 4,8,16,32.")
 @click.option("--rows", metavar="LIST", help="Rows of the array, without --array.")
 @click.option("--columns", metavar="LIST", help="Columns of the array, without --array.")
 @click.option(
     "--lanes",
     metavar="LIST",
-    help="Lanes; numbers, or fractions of the columns: C/4,C [C/2 where columns are given].",
+    cls=Derived,
+    show_default="C/2 where columns are given",
+    help="Lanes; numbers, or fractions of the columns: C/4,C.",
 )
 @click.option(
     "--precision",
@@ -33,15 +38,29 @@ if TYPE_CHECKING:
     metavar="LIST",
     help="w8a8,w8a16; an override belongs to what stands before it: w8a8,attention=16 is one.",
 )
-@click.option("--seq", "sequence", metavar="LIST", help="Rows of a sequence [128].")
-@click.option("--latency", metavar="LIST", help="Cycles of the memory to the first beat [30].")
-@click.option("--bandwidth", metavar="LIST", help="Beats a cycle of the memory, up to 1 [1].")
+@click.option(
+    "--seq", "sequence", metavar="LIST", cls=Derived, show_default="128", help="Rows of a sequence."
+)
+@click.option(
+    "--latency",
+    metavar="LIST",
+    cls=Derived,
+    show_default="30",
+    help="Cycles of the memory to the first beat.",
+)
+@click.option(
+    "--bandwidth",
+    metavar="LIST",
+    cls=Derived,
+    show_default="1",
+    help="Beats a cycle of the memory, up to 1.",
+)
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=LIST",
-    help="Any other parameter of the machine: sp_depth=1024,2048. May be given several times.",
+    help="Any other parameter of the machine: sp_depth=1024,2048. May be repeated.",
 )
 @click.option(
     "--space",
@@ -50,14 +69,23 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="TOML file with such lists: array = [8, 16], sp_depth = 1024. Options go before it.",
 )
-@click.option("--preset", metavar="NAME", help="Machine whose other parameters hold [default].")
-@click.option("--model", default="minilm", metavar="NAME", help="As of `tilewright run` [minilm].")
-@click.option("--layer", default="0", metavar="N", help="Layer to run, or `whole`, all of it [0].")
 @click.option(
-    "--texts", default=40, metavar="N", help="Texts the accuracy is measured on; 0: none [40]."
+    "--preset",
+    metavar="NAME",
+    cls=Derived,
+    show_default="default",
+    help="Machine whose other parameters hold.",
+)
+@click.option("--layer", default="0", metavar="N", help="Layer to run, or `whole`, all of it.")
+@click.option(
+    "--texts",
+    "count",
+    default=40,
+    metavar="N",
+    help="Texts the accuracy is measured on; 0 for none.",
 )
 @click.option(
-    "--effort", default=5, metavar="N", help="Choices the compiler compares; 1 is quickest [5]."
+    "--effort", default=5, metavar="N", help="Choices the compiler compares; 1 is quickest."
 )
 @click.option("--synth", "target_name", metavar="TARGET", help="Synthesize for ecp5 or xc7.")
 @click.option("--pnr", is_flag=True, help="Place and route too, for Fmax (ecp5).")
@@ -66,34 +94,51 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=1),
     default=3600.0,
     metavar="SECONDS",
-    help="Time synthesis, and then placement, of a machine may take [3600].",
+    help="Time synthesis, and then placement, of a machine may take.",
 )
 @click.option("--clock", type=float, metavar="MHZ", help="For times, where there is no Fmax.")
-@click.option("--rtl", default=0, metavar="N", help="Points simulated in RTL too [0].")
-@click.option("--search", default="grid", metavar="HOW", help="grid, random or optuna [grid].")
-@click.option("--points", "count", type=int, metavar="N", help="Points of random and optuna [50].")
+@click.option("--rtl", default=0, metavar="N", help="Points simulated in RTL too.")
+@click.option("--search", default="grid", metavar="HOW", help="grid, random or optuna.")
+@click.option(
+    "--points",
+    type=int,
+    metavar="N",
+    cls=Derived,
+    show_default="50",
+    help="Points of random and optuna.",
+)
 @click.option(
     "--objective",
     "objectives",
     multiple=True,
     metavar="COLUMN",
-    help="What optuna aims at; several [cycles, accuracy_mean, onchip_bytes].",
+    cls=Derived,
+    show_default="cycles, accuracy_mean, onchip_bytes",
+    help="What optuna aims at; may be repeated.",
 )
-@click.option("--seed", default=0, metavar="N", help="Of random and optuna [0].")
-@click.option("--jobs", type=int, metavar="N", help="Processes [one for each core].")
+@click.option("--seed", default=0, metavar="N", help="Of random and optuna.")
+@click.option(
+    "--jobs",
+    type=int,
+    metavar="N",
+    cls=Derived,
+    show_default="one for each core",
+    help="Processes.",
+)
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, instead of processes.")
 @click.option("--point", "only", metavar="ID", help="Measure this one point again and print it.")
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     metavar="DIR",
     default=Path("build") / "sweep",
-    show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the store, tables and report.",
 )
 @json_option
 def command(
+    model: str,
     array: str | None,
     rows: str | None,
     columns: str | None,
@@ -105,9 +150,8 @@ def command(
     settings: tuple[str, ...],
     space_file: Path | None,
     preset: str | None,
-    model: str,
     layer: str,
-    texts: int,
+    count: int,
     effort: int,
     target_name: str | None,
     pnr: bool,
@@ -115,7 +159,7 @@ def command(
     clock: float | None,
     rtl: int,
     search: str,
-    count: int | None,
+    points: int | None,
     objectives: tuple[str, ...],
     seed: int,
     jobs: int | None,
@@ -126,9 +170,9 @@ def command(
 ) -> None:
     """Sweep the design space: cycles, accuracy and area of many machines.
 
-    All combinations of the lists are points, or those a search picks. Every point is kept in
-    DIR/sweep.sqlite as soon as it is finished; the same command goes on where it was broken off.
-    Tables and report are written at the end.
+    MODEL is as of `tilewright run`, `minilm` without one. All combinations of the lists are points,
+    or those a search picks. Every point is kept in DIR/sweep.sqlite as soon as it is finished; the
+    same command goes on where it was broken off. Tables and report are written at the end.
 
     \b
     Examples:
@@ -178,7 +222,7 @@ def command(
             model,
             folder=output,
             layer=layer,
-            texts=texts,
+            texts=count,
             effort=effort,
             synthesis=partial(_synthesis, timeout=timeout),
             synth=target_name,
@@ -186,7 +230,7 @@ def command(
             clock=clock,
             rtl=rtl,
             search=search,
-            count=count,
+            count=points,
             objectives=objectives or None,
             seed=seed,
             only=only,
@@ -205,7 +249,7 @@ def command(
     else:
         title = f"{Path(model).name}, layer {layer}" if layer != "whole" else Path(model).name
         emit(
-            title=f"{title}: {len(table)} points",
+            title=f"{title}: {plural(len(table), 'point')}",
             columns=_shown(table),
             rows=table,
             json_path=json_path,
@@ -213,7 +257,9 @@ def command(
         )
     failed = [row for row in table if row["status"] == "failed"]
     if failed:
-        raise ResultError(f"{len(failed)} points failed; the first one: {failed[0]['reason']}")
+        raise ResultError(
+            f"{plural(len(failed), 'point')} failed; the first one: {failed[0]['reason']}"
+        )
 
 
 def _split(text: str) -> list[str]:
@@ -302,7 +348,7 @@ def _notes(table: list[dict[str, Any]], layer: str, rtl: int) -> list[str]:
         notes.append(f"{len(compared)} in RTL: the cycle model is {worst:+.2%} off at most")
     if len(compared) < rtl:
         which = "those that are done, with a memory of a beat a cycle"
-        notes.append(f"{len(compared)} of {rtl} points in RTL: {which}")
+        notes.append(f"{len(compared)} of {plural(rtl, 'point')} in RTL: {which}")
     # An override of some layers, such as 2.ffn2=w8a16.
     mixed = any(f".{name}=" in row["precision"] for row in table for name in OPERATIONS)
     if mixed and layer != "whole":

@@ -11,6 +11,7 @@ import click
 
 from tilewright.sw.cache import build_once, cache_dir
 from tilewright.sw.cli._config import chosen_config, config_options
+from tilewright.sw.cli._options import Derived
 from tilewright.sw.cli._output import Column, emit_tables, json_option, spinner
 from tilewright.sw.errors import ResultError, UserError
 
@@ -26,25 +27,26 @@ if TYPE_CHECKING:
     "target_name",
     default="ecp5",
     metavar="NAME",
-    help="Device family, ecp5 or xc7 (7 series) [ecp5].",
+    help="Device family, ecp5 or xc7 (7 series).",
 )
 @click.option("--pnr", is_flag=True, help="Place and route too, on an ECP5-85 (minutes).")
-@click.option(
-    "--speed", type=click.IntRange(6, 8), default=6, metavar="N", help="Speed grade, 6 to 8 [6]."
-)
-@click.option("--seed", type=int, default=1, metavar="N", help="Seed of the placement [1].")
+@click.option("--speed", type=click.IntRange(6, 8), default=6, metavar="N", help="Speed grade.")
+@click.option("--seed", type=int, default=1, metavar="N", help="Of the placement.")
 @click.option(
     "--timeout",
     default=3600.0,
     metavar="SECONDS",
-    help="Time either tool may take [3600].",
+    help="Time either tool may take.",
 )
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for Verilog, netlist, logs and reports; made if need be [build/synth/…].",
+    cls=Derived,
+    show_default="build/synth/…",
+    help="Folder for Verilog, netlist, logs and reports; made if need be.",
 )
 @json_option
 def command(

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from tilewright.hw.commands import Opcode
 from tilewright.hw.config import Config
+from tilewright.sw.arguments import instance, integer
 from tilewright.sw.compiler.blocks.attention import Attention
 from tilewright.sw.compiler.blocks.emitter import (
     INPUT,
@@ -141,7 +142,7 @@ def _check_linear(name: str, linear: QLinear, config: Config) -> None:
 
 def check_layer(layer: QLayer, config: Config, sequence: int) -> None:
     """Refuse what the machine or the arithmetic cannot do."""
-    if not 1 <= sequence <= SEQUENCE_MAX:
+    if integer("sequence", sequence, 1) > SEQUENCE_MAX:
         raise CompileError(f"sequence = {sequence}: 1 to {SEQUENCE_MAX} is needed")
     if layer.act not in config.functions:
         raise CompileError(
@@ -304,9 +305,14 @@ def compile_layer(
 
     Raises
     ------
+    InputError
+        If an argument cannot be.
     CompileError
         With the reason and the sizes, where the layer does not fit.
     """
+    instance("layer", layer, QLayer)
+    instance("config", config, Config)
+    integer("effort", effort, 1)
     return plan_layer(layer, config, sequence, effort=effort).executable(layer.precision)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from tilewright.hw.commands import SCALARS
 from tilewright.hw.config import Config
+from tilewright.sw.arguments import instance, integer
 from tilewright.sw.compiler.blocks.embedding import normalize_embedding, place_embedding
 from tilewright.sw.compiler.blocks.emitter import (
     INPUT,
@@ -86,11 +87,14 @@ def check_sequence(model: QModel, sequence: int) -> None:
 
     Raises
     ------
+    InputError
+        If it is no number of rows.
     CompileError
         With the number of positions.
     """
+    integer("sequence", sequence, 1)
     positions = len(model.embedding.position)
-    if not 1 <= sequence <= positions:
+    if sequence > positions:
         raise CompileError(f"sequence = {sequence}: 1 to {positions}, the model's positions")
 
 
@@ -128,11 +132,15 @@ def compile_model(
 
     Raises
     ------
+    InputError
+        If an argument cannot be.
     CompileError
         With the reason and the sizes, where the model does not fit; the layer is named.
     """
-    if not 1 <= batch <= BATCH_MAX:
-        raise CompileError(f"batch = {batch}: 1 to {BATCH_MAX} is needed")
+    instance("model", model, QModel)
+    instance("config", config, Config)
+    integer("batch", batch, 1, BATCH_MAX)
+    integer("effort", effort, 1)
     check_sequence(model, sequence)
     count = len(model.layers)
     plans: dict[Shape, Candidate] = {}

@@ -2,6 +2,7 @@
 
 from tilewright.sw.driver.device import Device
 from tilewright.sw.driver.errors import (
+    DeviceClosed,
     DeviceError,
     DeviceFault,
     DeviceMismatch,
@@ -15,6 +16,7 @@ from tilewright.sw.driver.transport import Transport
 
 __all__ = [
     "Device",
+    "DeviceClosed",
     "DeviceError",
     "DeviceFault",
     "DeviceMismatch",

@@ -1,24 +1,36 @@
 """The backends by name."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from tilewright.hw.config import Config
+from tilewright.sw.arguments import choice, instance
 from tilewright.sw.driver.transport import Transport
+from tilewright.sw.errors import InputError
 
 Progress = Callable[[str], None]
+
+
+def _made(kind: Callable[..., Transport], *arguments: Any, **options: Any) -> Transport:
+    """A transport; options it does not take, or not with such a value, are refused."""
+    try:
+        inspect.signature(kind).bind(*arguments, **options)
+        return kind(*arguments, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"backend: {error}") from error
 
 
 def _iss(config: Config, *, spans: bool = False, **options: Any) -> Transport:
     from tilewright.sim.iss_transport import IssTransport
 
-    return IssTransport(config, **options)
+    return _made(IssTransport, config, **options)
 
 
 def _model(config: Config, *, spans: bool = False, **options: Any) -> Transport:
     from tilewright.sim.model_transport import ModelTransport
 
-    return ModelTransport(config, **options)
+    return _made(ModelTransport, config, **options)
 
 
 def _verilator(
@@ -36,7 +48,7 @@ def _verilator(
     library = simulator_library(config, trace=trace, spans=spans, progress=progress)
     if bus is None:
         bus = BusOptions(outstanding=config.axi_outstanding, max_burst=config.axi_max_burst)
-    return NativeSimulator(library, bus=bus, **options)
+    return _made(NativeSimulator, library, bus=bus, **options)
 
 
 def _cocotb(
@@ -51,7 +63,7 @@ def _cocotb(
     from tilewright.sw.driver.simulators import cocotb_build
 
     build = cocotb_build(config, simulator, progress=progress)
-    return CocotbTransport(config, build, simulator=simulator, **options)
+    return _made(CocotbTransport, config, build, simulator=simulator, **options)
 
 
 BACKENDS: dict[str, Callable[..., Transport]] = {
@@ -76,12 +88,8 @@ def open_transport(backend: str, config: Config, **options: Any) -> Transport:
 
     Raises
     ------
-    ValueError
-        If there is no such backend.
+    InputError
+        If there is no such backend, or it does not take an option.
     """
-    try:
-        opener = BACKENDS[backend]
-    except KeyError:
-        known = ", ".join(BACKENDS)
-        raise ValueError(f"backend {backend!r} is unknown; one of {known}") from None
-    return opener(config, **options)
+    opener = BACKENDS[choice("backend", backend, BACKENDS)]
+    return opener(instance("config", config, Config), **options)

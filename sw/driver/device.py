@@ -11,14 +11,24 @@ import numpy.typing as npt
 from tilewright.hw.commands import COMMAND_BYTES, PROGRAM_REGION, REGIONS
 from tilewright.hw.config import Config
 from tilewright.hw.manifest import manifest_hash
+from tilewright.sw.arguments import as_bytes, instance, integer
 from tilewright.sw.driver.backends import open_transport
 from tilewright.sw.driver.errors import DeviceMismatch
 from tilewright.sw.driver.loaded import Inputs, Loaded, Scalars
-from tilewright.sw.driver.machine import TIMEOUT, WATCHDOG, Launch, Machine, Progress, RunResult
+from tilewright.sw.driver.machine import (
+    TIMEOUT,
+    WATCHDOG,
+    Launch,
+    Machine,
+    Progress,
+    RunResult,
+    check_limits,
+)
 from tilewright.sw.driver.memory import Memory
 from tilewright.sw.driver.runs import Outputs, Queue, Ticket
 from tilewright.sw.driver.transport import Transport
-from tilewright.sw.program import Executable, InputError
+from tilewright.sw.errors import InputError
+from tilewright.sw.program import Executable
 
 if TYPE_CHECKING:
     from tilewright.sw.driver.operations import Operations
@@ -58,8 +68,8 @@ class Device(Machine):
 
     Raises
     ------
-    ValueError
-        If there is no such backend.
+    InputError
+        If there is no such backend, or it does not take an option.
     DeviceMismatch
         If something else answers; it is closed then.
 
@@ -74,10 +84,10 @@ class Device(Machine):
     """
 
     def __init__(self, backend: str | Transport, config: Config, **options: Any) -> None:
-        if isinstance(backend, str):
+        if not isinstance(backend, Transport):
             transport = open_transport(backend, config, **options)
         elif options:
-            raise InputError(f"{', '.join(options)}: options are of backends by name")
+            raise InputError(f"{', '.join(options)}: only a backend by name takes options")
         else:
             transport = backend
         try:
@@ -112,6 +122,7 @@ class Device(Machine):
         OutOfDeviceMemory
             If it does not fit; nothing is kept of it then.
         """
+        instance("executable", executable, Executable)
         expected, found = manifest_hash(self.config), manifest_hash(executable.config)
         if found != expected:
             raise DeviceMismatch(
@@ -203,13 +214,12 @@ class Device(Machine):
         """First byte and size of a region that `set_region` placed."""
         found = self._regions.get(index)
         if found is None:
-            raise ValueError(f"region {index} is not placed")
+            raise InputError(f"region {index} is not placed")
         return found
 
     def _place(self, index: int, size: int) -> int:
         """Give a region its place, where it is if it fits; its address."""
-        if not 0 <= index < REGIONS:
-            raise ValueError(f"region {index}: 0 to {REGIONS - 1} is needed")
+        index = integer("region", index, 0, REGIONS - 1)
         old = self._regions.pop(index, None)
         if old is not None and size <= self.memory.room(old[0]):
             address = old[0]
@@ -225,29 +235,26 @@ class Device(Machine):
 
         Raises
         ------
-        ValueError
-            If there is no such region.
+        InputError
+            If there is no such region, or the content is none.
         OutOfDeviceMemory
             If it does not fit.
         """
         # A number of any kind: one of NumPy's is no content of eight bytes.
         if isinstance(content, Integral):
-            size = int(content)
+            size = integer(f"bytes of region {index}", content, 0)
             # Placed first: what does not fit is refused before it is made.
             self._place(index, size)
             data = np.zeros(size, dtype=np.uint8)
-        elif isinstance(content, bytes | bytearray | memoryview):
-            data = np.frombuffer(content, dtype=np.uint8)
         else:
-            data = np.ascontiguousarray(content).reshape(-1).view(np.uint8)
+            data = as_bytes(f"region {index}", content)
         self.transport.write_memory(self._place(index, len(data)), data)
 
     def read_region(self, index: int, offset: int = 0, length: int | None = None) -> Bytes:
         """Copy bytes out of a region of `set_region`, to its end if no length is given."""
         base, size = self.region(index)
-        count = size - offset if length is None else length
-        if min(offset, count) < 0 or offset + count > size:
-            raise ValueError(f"{count} bytes at {offset} of region {index}, which has {size}")
+        integer("offset", offset, 0, size)
+        count = size - offset if length is None else integer("length", length, 0, size - offset)
         return self.transport.read_memory(base + offset, count)
 
     def run_program(
@@ -284,6 +291,7 @@ class Device(Machine):
         OutOfDeviceMemory
             When the regions do not fit into memory.
         """
+        check_limits(watchdog, timeout)
         self.queue.drain()
         for index, content in (regions or {}).items():
             self.set_region(index, content)
@@ -303,7 +311,7 @@ class Device(Machine):
     def _put_program(self, program: bytes) -> tuple[dict[int, tuple[int, int]], int]:
         """Put the program behind region 0's content; the windows of the run, and its offset."""
         if len(program) % COMMAND_BYTES:
-            raise ValueError(f"a program of {len(program)} bytes: commands have {COMMAND_BYTES}")
+            raise InputError(f"a program of {len(program)} bytes: commands have {COMMAND_BYTES}")
         base, size = self._regions.get(PROGRAM_REGION, (0, 0))
         content = self.transport.read_memory(base, size) if size else None
         offset = -(-size // COMMAND_BYTES) * COMMAND_BYTES

@@ -6,7 +6,7 @@ What the user can mend is a `UserError` too (exit code 2), a run that went wrong
 
 from tilewright import Error
 from tilewright.hw.commands import Fault, Unit
-from tilewright.sw.errors import ResultError, UserError
+from tilewright.sw.errors import InputError, ResultError, UserError
 
 
 class DeviceError(Error, RuntimeError):
@@ -19,6 +19,10 @@ class DeviceMismatch(DeviceError, UserError):
 
 class OutOfDeviceMemory(DeviceError, UserError):
     """No gap of the device's memory is large enough; the message has the sizes."""
+
+
+class DeviceClosed(DeviceError, InputError):
+    """The device was closed, or the program was freed."""
 
 
 class DeviceTimeout(DeviceError, ResultError):

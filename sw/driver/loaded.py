@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewright.hw.commands import PROGRAM_REGION
-from tilewright.sw.driver.errors import DeviceError, OutOfDeviceMemory
-from tilewright.sw.driver.machine import TIMEOUT, WATCHDOG, Progress
+from tilewright.sw.arguments import as_bytes
+from tilewright.sw.driver.errors import DeviceClosed, OutOfDeviceMemory
+from tilewright.sw.driver.machine import TIMEOUT, WATCHDOG, Progress, check_limits
 from tilewright.sw.driver.runs import Outputs, Ticket
+from tilewright.sw.errors import InputError
 from tilewright.sw.program import Executable
 
 if TYPE_CHECKING:
@@ -129,17 +131,17 @@ class Loaded:
     def read_region(self, region: int) -> Bytes:
         """Copy the content of the program, of constants or of an internal region."""
         if region not in self.fixed:
-            raise ValueError(f"region {region} of this program has no place between runs")
+            raise InputError(f"region {region} of this program has no place between runs")
         self.device.queue.drain(self)
         return self.device.transport.read_memory(self.fixed[region], self.sizes[region])
 
     def write_region(self, region: int, data: npt.ArrayLike) -> None:
         """Set an internal region, for example to start a cache anew."""
-        raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        raw = as_bytes(f"region {region}", data)
         if region not in self.executable.regions_of("internal"):
-            raise ValueError(f"region {region} of this program is not internal")
+            raise InputError(f"region {region} of this program is not internal")
         if raw.size != self.sizes[region]:
-            raise ValueError(f"{raw.size} bytes: region {region} has {self.sizes[region]}")
+            raise InputError(f"{raw.size} bytes: region {region} has {self.sizes[region]}")
         self.device.queue.drain(self)
         self.write(self.fixed, region, raw)
 
@@ -190,9 +192,10 @@ class Loaded:
             If an input or a scalar does not fit.
         """
         if not self.fixed:
-            raise DeviceError("the program was freed")
+            raise DeviceClosed("the program was freed")
         images = self.executable.pack(inputs)
         registers = self.executable.registers(scalars or {})
+        check_limits(watchdog, timeout)
         ticket = Ticket(self, images, registers, watchdog, timeout, progress)
         self.device.queue.add(ticket)
         return ticket

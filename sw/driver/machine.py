@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tilewright import __version__
 from tilewright.hw.commands import COMMAND_BYTES, REGIONS, SCALARS, Fault, Unit
@@ -25,8 +25,16 @@ from tilewright.hw.registers import (
     STATUS_RESETTING,
 )
 from tilewright.sim.trace import Span
-from tilewright.sw.driver.errors import DeviceError, DeviceFault, DeviceMismatch, DeviceTimeout
+from tilewright.sw.arguments import instance, integer, shown
+from tilewright.sw.driver.errors import (
+    DeviceClosed,
+    DeviceError,
+    DeviceFault,
+    DeviceMismatch,
+    DeviceTimeout,
+)
 from tilewright.sw.driver.transport import Recorder, Transport
+from tilewright.sw.errors import InputError
 from tilewright.sw.program import format_command
 
 WATCHDOG = 100_000
@@ -115,6 +123,24 @@ def describe_command(program: bytes, index: int) -> str | None:
         return f"{error}; bytes {data[:16].hex(' ')} …"
 
 
+def check_limits(watchdog: int, timeout: int) -> None:
+    """Refuse limits of a run that are no cycles.
+
+    Raises
+    ------
+    InputError
+    """
+    integer("watchdog", watchdog, 0, (1 << 32) - 1)
+    integer("timeout", timeout, 1)
+
+
+class _Closed:
+    """In the place of a closed machine's transport: whatever is asked of it is refused."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise DeviceClosed("the device is closed")
+
+
 class Machine:
     """One machine; a context manager.
 
@@ -132,7 +158,7 @@ class Machine:
     """
 
     def __init__(self, config: Config, transport: Transport) -> None:
-        self.config = config
+        self.config = instance("config", config, Config)
         self.transport = transport
         # What rw registers hold, as far as they were written: a start writes what changes.
         self._held: dict[str, int] = {}
@@ -140,8 +166,10 @@ class Machine:
         self.check()
 
     def close(self) -> None:
-        """Give the machine back."""
-        self.transport.close()
+        """Give the machine back; a second call does nothing."""
+        if not isinstance(self.transport, _Closed):
+            self.transport.close()
+            self.transport = _Closed()
 
     def __enter__(self) -> Self:
         return self
@@ -184,8 +212,7 @@ class Machine:
             bits, addresses = 32, [REGISTERS[name].address]
         else:
             bits, addresses = 64, list(self._halves(name))
-        if not 0 <= value < 1 << bits:
-            raise ValueError(f"{name} = {value}: 0 to 2^{bits} - 1 is needed")
+        value = integer(name, value, 0, (1 << bits) - 1)
         for number, address in enumerate(addresses):
             self.transport.write32(address, value >> 32 * number & 0xFFFF_FFFF)
 
@@ -205,7 +232,7 @@ class Machine:
         try:
             return REGISTERS[f"{name}_LO"].address, REGISTERS[f"{name}_HI"].address
         except KeyError:
-            raise ValueError(f"there is no register {name!r}") from None
+            raise InputError(f"there is no register {shown(name)}") from None
 
     def check(self) -> None:
         """Compare identification, version and manifest hash with what this software was made for.

@@ -3,6 +3,7 @@
 from bisect import bisect_left, insort
 
 from tilewright.sw.driver.errors import OutOfDeviceMemory
+from tilewright.sw.errors import InputError
 
 ALIGNMENT = 4096
 """Bytes blocks are aligned to: no burst that starts in one crosses into a neighbour's page."""
@@ -54,7 +55,7 @@ class Memory:
             With what was wanted and what there is.
         """
         if size < 0:
-            raise ValueError(f"a block of {size} bytes")
+            raise InputError(f"a block of {size} bytes: must be 0 or more")
         room = max(self._up(size), self.alignment)
         for index, (address, length) in enumerate(self._gaps):
             if length < room:
@@ -75,20 +76,20 @@ class Memory:
 
         Raises
         ------
-        ValueError
+        InputError
             If none was given out there.
         """
         try:
             return self._blocks[address]
         except KeyError:
-            raise ValueError(f"no block of device memory at 0x{address:x}") from None
+            raise InputError(f"no block of device memory at 0x{address:x}") from None
 
     def free(self, address: int) -> None:
         """Take a block back.
 
         Raises
         ------
-        ValueError
+        InputError
             If none was given out there.
         """
         size = self.room(address)

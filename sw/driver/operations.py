@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.hw.config import ACTIVATION_FUNCTIONS
+from tilewright.sw.arguments import choice, integer, integers, real, reals
 from tilewright.sw.compiler.operations.activation import compile_activation
 from tilewright.sw.compiler.operations.layernorm import compile_layernorm, fraction_bits
 from tilewright.sw.compiler.operations.matmul import K_MAX, compile_matmul, longest
@@ -19,7 +21,7 @@ from tilewright.sw.compiler.tile import COLUMNS_MAX
 from tilewright.sw.driver.loaded import Loaded
 from tilewright.sw.driver.programs import Programs
 from tilewright.sw.driver.runs import Ticket
-from tilewright.sw.program import InputError
+from tilewright.sw.errors import InputError
 from tilewright.sw.quantize.encode import layer_norm
 
 if TYPE_CHECKING:
@@ -39,20 +41,17 @@ PIECE_ELEMENTS = 1 << 20
 QUEUED = 8
 """Runs whose inputs are held at a time."""
 
+_SCALES = 1e-100, 1e100
+"""Steps whose squares and quotients a float64 holds."""
+_EPS_BOUND = 2.0**40 - 1
+_GAMMA_BOUND, _BETA_BOUND = 2.0**15 - 1, 2.0**31 - 1
+"""What LayerNorm's integers hold where nothing is shifted."""
+
 _FORMATS = {"int8": "s8", "uint8": "u8", "int16": "s16"}
 
 
 def _spans(total: int, most: int) -> list[tuple[int, int]]:
     return [(first, min(first + most, total)) for first in range(0, total, most)]
-
-
-def _integers(name: str, value: npt.ArrayLike, allowed: tuple[str, ...]) -> Array:
-    array = np.asarray(value)
-    if array.dtype.name not in allowed:
-        raise InputError(
-            f"{name}: an array of {array.dtype}, one of {', '.join(allowed)} is needed"
-        )
-    return array
 
 
 def _add(runs: deque[_Run], most: int) -> None:
@@ -112,7 +111,7 @@ class Operations:
         InputError
             If the shapes do not fit together, or the types are others.
         """
-        x, w = _integers("a", a, tuple(_FORMATS)), _integers("b", b, tuple(_FORMATS))
+        x, w = integers("a", a, _FORMATS), integers("b", b, _FORMATS)
         if not x.ndim or not w.ndim or x.shape[-1] != w.shape[0 if w.ndim == 1 else -2]:
             raise InputError(f"matmul: shapes {x.shape} and {w.shape} do not fit together")
         if w.dtype == np.uint8:
@@ -236,9 +235,7 @@ class Operations:
         """
         array = self._matrix("softmax", x, ("int8", "int16"))
         columns = array.shape[-1]
-        length = columns if valid is None else int(valid)
-        if not 0 <= length <= columns:
-            raise InputError(f"softmax: valid = {valid}, 0 to {columns} is needed")
+        length = columns if valid is None else integer("softmax: valid", valid, 0, columns)
         mult, shift = factor(scale)
         if not array.size:
             return np.zeros(array.shape, dtype=np.uint16)
@@ -287,13 +284,20 @@ class Operations:
         array = self._matrix("layernorm", x, ("int8", "int16"))
         columns = array.shape[-1]
         g, b = self._vector("gamma", gamma, columns, 1.0), self._vector("beta", beta, columns, 0.0)
-        for name, value in (("scale", scale), ("out_scale", out_scale)):
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"layernorm: {name} = {value}, a positive number is needed")
-        if not (math.isfinite(eps) and eps >= 0):
-            raise InputError(f"layernorm: eps = {eps}, 0 or more is needed")
+        scale = real("layernorm: scale", scale, *_SCALES)
+        out_scale = real("layernorm: out_scale", out_scale, *_SCALES)
+        eps = real("layernorm: eps", eps, 0.0, _EPS_BOUND / max(columns, 1) ** 2 * scale * scale)
         if not array.size:
             return np.zeros(array.shape, dtype=np.int16)
+        for name, value, bound in (
+            ("gamma", g, _GAMMA_BOUND * 2.0 ** fraction_bits(columns)),
+            ("beta", b, _BETA_BOUND),
+        ):
+            if np.abs(value).max() > bound * out_scale:
+                raise InputError(
+                    f"layernorm: {name} of magnitude {np.abs(value).max():g}: with out_scale = "
+                    f"{out_scale:g} must be at most {bound * out_scale:g}"
+                )
         constants = layer_norm(
             g,
             b,
@@ -318,11 +322,10 @@ class Operations:
 
     @staticmethod
     def _matrix(name: str, x: npt.ArrayLike, allowed: tuple[str, ...]) -> Array:
-        array = _integers(name, x, allowed)
+        array = integers(name, x, allowed)
         if not array.ndim or array.shape[-1] > COLUMNS_MAX:
             raise InputError(
-                f"{name}: an array of shape {array.shape}, a last axis of at most {COLUMNS_MAX} is "
-                "needed"
+                f"{name}: expected a last axis of at most {COLUMNS_MAX}, got shape {array.shape}"
             )
         return array.astype(np.int16)
 
@@ -330,12 +333,7 @@ class Operations:
     def _vector(name: str, value: npt.ArrayLike | None, columns: int, default: float) -> F64:
         if value is None:
             return np.full(columns, default)
-        array = np.asarray(value, dtype=np.float64)
-        if array.shape != (columns,) or not np.isfinite(array).all():
-            raise InputError(
-                f"layernorm: {name} of shape {array.shape}, {columns} finite numbers are needed"
-            )
-        return array
+        return reals(f"layernorm: {name}", value, (columns,))
 
     # ---- elements ----
 
@@ -355,11 +353,12 @@ class Operations:
         Raises
         ------
         InputError
-            If the type is another.
+            If there is no such function, or the type is another.
         CompileError
             If the lanes do not hold the function.
         """
-        array = _integers(name, x, ("int8", "int16"))
+        choice("function", name, ACTIVATION_FUNCTIONS)
+        array = integers(name, x, ("int8", "int16"))
         wide = array.astype(np.int16)
         if array.dtype == np.int8:
             wide = wide << 6

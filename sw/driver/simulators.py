@@ -1,8 +1,11 @@
 """Native simulators, built once and kept in the cache."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -50,6 +53,18 @@ def generated(config: Config, *, progress: Callable[[str], None] | None = None) 
     return (folder / "tilewright.v").read_text(encoding="utf-8")
 
 
+@contextlib.contextmanager
+def _without_blanks(folder: Path) -> Iterator[Path]:
+    """A folder to build in, as make knows no name with a blank; what is built ends in `folder`."""
+    if not any(letter.isspace() for letter in str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="tilewright-") as place:
+        yield Path(place)
+        for path in Path(place).iterdir():
+            shutil.move(path, folder / path.name)
+
+
 def simulator_library(
     source: Config | str,
     *,
@@ -83,15 +98,18 @@ def simulator_library(
         names, nets = labels(TOP) if trace else "", probes(TOP) if spans else ""
     else:
         text, names, nets = source, "", ""
-    final = cache_dir() / SIMULATORS / build_key(text, trace=trace, labels=names, probes=nets)
-    build_once(
-        final,
-        lambda folder: build(
-            text, folder, trace=trace, labels=names, probes=nets, progress=progress
-        ),
+    key = build_key(text, trace=trace, labels=names, probes=nets)
+
+    def make(folder: Path) -> None:
+        with _without_blanks(folder) as place:
+            build(text, place, trace=trace, labels=names, probes=nets, progress=progress)
+
+    folder = build_once(
+        cache_dir() / SIMULATORS / key,
+        make,
         on_wait=lambda: tell("another process builds this simulator; waiting for it"),
     )
-    return final / LIBRARY
+    return folder / LIBRARY
 
 
 def cocotb_build(
@@ -125,7 +143,8 @@ def cocotb_build(
 
     def build(folder: Path) -> None:
         tell(f"building {config.name} for cocotb on {simulator}")
-        build_core(text, folder, simulator)
+        with _without_blanks(folder) as place:
+            build_core(text, place, simulator)
 
     return build_once(
         cache_dir() / COCOTB / digest,

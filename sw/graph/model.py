@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tilewright.extras import install
+from tilewright._extras import install_command
 from tilewright.sw.graph.encoder import Encoder, find_encoder, head_of
 from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.graph.ir import Graph
@@ -135,7 +135,7 @@ def load_onnx(path: Path | str, outputs: Sequence[str] | None = None) -> Graph:
     >>> graph = tw.load_graph("block.onnx")  # doctest: +SKIP
     """
     if importlib.util.find_spec("onnx") is None:
-        raise GraphError(f"reading ONNX needs the package onnx; type: {install('onnx')}")
+        raise GraphError(f"ONNX needs the package onnx; type: {install_command('onnx')}")
     from tilewright.sw.graph.onnx.load import import_onnx
 
     return import_onnx(Path(path), outputs)

@@ -224,15 +224,16 @@ def _fill(artefact: Artefact, folder: Path) -> None:
             raise ModelError(f"cannot unpack {archive.name}: {error}") from error
 
 
-def fetch(name: str, *, check: bool = False, on_wait: Callable[[], None] | None = None) -> Path:
+def fetch(name: str, *, full: bool = False, on_wait: Callable[[], None] | None = None) -> Path:
     """Folder of a named artefact, downloaded if it is not in the cache yet.
 
     Parameters
     ----------
     name : str
         One of `ARTEFACTS`.
-    check : bool
-        Compare what is in the cache with the SHA-256 it had, and fetch it again if it is damaged.
+    full : bool
+        Hash what is in the cache even if nobody seems to have touched it. It is fetched again if it
+        is damaged.
     on_wait : callable, optional
         Called once if another process is fetching the same.
 
@@ -245,7 +246,12 @@ def fetch(name: str, *, check: bool = False, on_wait: Callable[[], None] | None 
         raise ModelError(f"nothing to fetch is called {name!r}, there are {', '.join(ARTEFACTS)}")
     artefact = ARTEFACTS[name]
     entry = cache_dir() / KIND / f"{artefact.name}-{artefact.version}"
-    folder = build_once(entry, lambda new: _fill(artefact, new), check=check, on_wait=on_wait)
+    try:
+        folder = build_once(entry, lambda new: _fill(artefact, new), full=full, on_wait=on_wait)
+    except ModelError as error:
+        if entry.is_dir():
+            raise ModelError(f"{entry} is damaged, and {error}") from error
+        raise
     for file in artefact.needed:
         if not (folder / file).is_file():
             raise ModelError(f"{folder} lacks {file}: type `tilewright fetch {name}`")

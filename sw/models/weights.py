@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, deserialize, safe_open
 
+from tilewright.sw.errors import reason
 from tilewright.sw.models.config import read_json
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.functions import F32
@@ -57,6 +58,8 @@ def read_tensors(folder: Path, wanted: Callable[[str], bool] = lambda name: True
 
 def _read(path: Path, wanted: Callable[[str], bool]) -> Tensors:
     try:
+        # safetensors says "no such file" of every file it cannot open.
+        path.open("rb").close()
         with safe_open(path, framework="numpy") as file:
             names = [name for name in file.keys() if wanted(name)]  # noqa: SIM118
             types = {name: file.get_slice(name).get_dtype() for name in names}
@@ -71,8 +74,13 @@ def _read(path: Path, wanted: Callable[[str], bool]) -> Tensors:
                     bits = np.frombuffer(entry["data"], dtype="<u2").astype(np.uint32) << 16
                     out[name] = bits.view(np.float32).reshape(entry["shape"])
     except (OSError, SafetensorError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = reason(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"cannot read {path}: {said}") from error
+    except BaseException as error:
+        # What its Rust code panics of is no Exception; of a file that is sound, it is memory.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise MemoryError(f"while reading {path}") from error
     return out
 
 

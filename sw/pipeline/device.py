@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.sw.arguments import instance, integer
 from tilewright.sw.compiler import compile_model
 from tilewright.sw.compiler.layer import EFFORT
+from tilewright.sw.compiler.model import check_sequence
 from tilewright.sw.driver.device import Device
 from tilewright.sw.driver.machine import RunResult
 from tilewright.sw.driver.programs import Programs
@@ -87,9 +89,12 @@ class DeviceEngine:
         effort: int = EFFORT,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._quantized = quantized
+        self._quantized = instance("quantized", quantized, QModel)
+        if sequence is not None:
+            check_sequence(quantized, sequence)
+        integer("effort", effort, 1)
         self._width = quantized.layers[0].hidden
-        self._device = device
+        self._device = instance("device", device, Device)
         self._sequence = int(executable.metadata["sequence"]) if executable else sequence
         self._batch = int(executable.metadata["batch"]) if executable else 1
         self._executable = executable

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tilewright.sw.arguments import instance, shown
+from tilewright.sw.errors import InputError
 from tilewright.sw.graph.model import Model, load_model
 from tilewright.sw.models.bert import Bert, check_ids
 from tilewright.sw.models.errors import ModelError
@@ -133,6 +135,7 @@ class Pipeline:
         ModelError
             As reading, tokenizer and quantization say.
         """
+        instance("precision", precision, str)
         model = where if isinstance(where, Model) else load_model(where, outputs)
         quantized = quantize_model(model.bert, model.folder, precision=precision)
         return cls(
@@ -195,15 +198,20 @@ class Pipeline:
 
         Raises
         ------
+        InputError
+            If it is no list of texts.
         ModelError
             Naming the text: empty, too long, a token the model has no embedding for; a single text
             where the head needs a question and a context.
         """
-        if isinstance(texts, str):
-            raise ModelError("texts must be a list, not one text")
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise InputError(f"texts: expected a list of texts, got {shown(texts)}")
         found = []
         for number, text in enumerate(texts, start=1):
-            first, second = text if isinstance(text, tuple) else (text, None)
+            parts = text if isinstance(text, tuple) and len(text) == 2 else (text,)
+            if not all(isinstance(part, str) for part in parts):
+                raise InputError(f"text {number}: expected a text or a pair, got {shown(text)}")
+            first, second = (*parts, None)[:2]
             try:
                 if second is None and isinstance(self.head, SpanFinder):
                     raise ModelError("an answer needs a pair: a question and a context")

@@ -18,6 +18,7 @@ from tilewright.sw.program import Executable
 from tilewright.sw.quantize.formats import QLayer
 from tilewright.sw.quantize.precision import parse_precision
 from tilewright.sw.quantize.seeded import make_input, make_layer
+from tilewright.sw.words import plural
 
 SEED = 1
 """Of everything random; no number of it matters to time but to a few cycles."""
@@ -95,7 +96,7 @@ def model_work(
     )
     tokens = np.random.default_rng(SEED).integers(0, len(model.embedding.word), sequence)
     return Work(
-        title=f"{name}, {count} layers, {precision}, sequence {sequence}",
+        title=f"{name}, {plural(count, 'layer')}, {precision}, sequence {sequence}",
         executable=executable,
         inputs={"z": model.embedding.look_up(tokens)},
         scalars={"length": sequence},

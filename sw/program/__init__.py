@@ -20,9 +20,10 @@ from tilewright.hw.commands import (
     XMode,
 )
 from tilewright.hw.encoding import Command, Scalar, Token, command
+from tilewright.sw.errors import InputError
 from tilewright.sw.program.check import Problem, ProgramError, check_program, find_problems
 from tilewright.sw.program.disassemble import disassemble, format_command
-from tilewright.sw.program.errors import InputError, ProgramFileError
+from tilewright.sw.program.errors import ProgramFileError
 from tilewright.sw.program.executable import Buffer, Executable
 from tilewright.sw.program.file import load, save
 from tilewright.sw.program.operations import Operations

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from tilewright.hw.commands import PROGRAM_REGION, REGIONS, SCALARS
 from tilewright.hw.config import Config
-from tilewright.sw.program.errors import InputError
+from tilewright.sw.arguments import array, instance, integer
+from tilewright.sw.errors import InputError
 from tilewright.sw.program.layouts import MAGNITUDES, Array, layout
 from tilewright.sw.program.operations import Operations
 from tilewright.sw.program.program import Program
@@ -200,6 +201,7 @@ class Executable:
             If a name is missing or unknown, or an array does not fit its buffer.
         """
         wanted = self.inputs
+        instance("inputs", inputs, Mapping)  # type: ignore[type-abstract]
         for name in wanted:
             if name not in inputs:
                 raise InputError(f"input {name!r} is missing; needed: {', '.join(wanted)}")
@@ -207,7 +209,7 @@ class Executable:
             if name not in wanted:
                 raise InputError(f"there is no input {name!r}; one of {', '.join(wanted)}")
         images = {r: np.zeros(self.regions[r], np.uint8) for r in self.regions_of("input")}
-        arrays: dict[str, Array] = {name: np.asarray(value) for name, value in inputs.items()}
+        arrays: dict[str, Array] = {name: array(name, value) for name, value in inputs.items()}
         for name, buffer in wanted.items():
             layout(buffer.layout).check(name, arrays[name], buffer.shape)
         for name, buffer in self.buffers.items():
@@ -215,10 +217,10 @@ class Executable:
                 continue
             if buffer.derived:
                 values = arrays[buffer.of].astype(np.int64)
-                array: Array = np.abs(values).max(axis=-1, initial=0)
+                content: Array = np.abs(values).max(axis=-1, initial=0)
             else:
-                array = arrays[name]
-            data = layout(buffer.layout).pack(array, self.config.panel)
+                content = arrays[name]
+            data = layout(buffer.layout).pack(content, self.config.panel)
             images[buffer.region][buffer.offset : buffer.end] = np.frombuffer(data, np.uint8)
         return images
 
@@ -244,13 +246,14 @@ class Executable:
         for name in self.scalars:
             if name not in scalars:
                 raise InputError(f"scalar {name!r} is missing; needed: {', '.join(self.scalars)}")
-        for name, value in scalars.items():
+        for name in scalars:
             if name not in self.scalars:
                 known = ", ".join(self.scalars) or "none"
                 raise InputError(f"there is no scalar {name!r}; there are: {known}")
-            if not 0 <= value < 1 << 32:
-                raise InputError(f"scalar {name} = {value}: 0 to 2^32 - 1 is needed")
-        return {register: int(scalars[name]) for name, register in self.scalars.items()}
+        return {
+            register: integer(f"scalar {name}", scalars[name], 0, (1 << 32) - 1)
+            for name, register in self.scalars.items()
+        }
 
     # ---- figures ----
 

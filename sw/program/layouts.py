@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.sw.program.errors import InputError
+from tilewright.sw.errors import InputError
 
 Array = npt.NDArray[np.integer[Any]]
 Shape = tuple[int, ...]
@@ -130,9 +130,9 @@ class Layout:
             Naming the buffer, what came and what is needed.
         """
         if array.dtype.kind not in "iu":
-            raise InputError(f"{name}: an array of {array.dtype}, integers are needed")
+            raise InputError(f"{name}: expected an array of integers, got {array.dtype}")
         if array.shape != shape:
-            raise InputError(f"{name}: an array of shape {array.shape}, {shape} is needed")
+            raise InputError(f"{name}: expected an array of shape {shape}, got {array.shape}")
         if not array.size:
             return
         bounds = np.iinfo(self.dtype)

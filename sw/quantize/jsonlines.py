@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,6 +11,9 @@ from typing import Any
 
 from tilewright.sw.errors import reason
 from tilewright.sw.models.errors import ModelError
+
+_CHECK = "check"
+"""Member of every line but the header: a digest of the others."""
 
 
 class JsonLines:
@@ -31,7 +35,7 @@ class JsonLines:
     ------
     ModelError
         If the file cannot be read or written, has another header or none, or a line that is no JSON
-        object. It is unchanged then.
+        object, or not what was written. It is unchanged then.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -51,6 +55,9 @@ class JsonLines:
             raise ModelError(f"{path} holds results of {lines[0]}, not of {dict(header)}")
         if not lines and not _line(header).startswith(raw):
             raise ModelError(f"{path} holds no results, and would be overwritten")
+        for number, line in enumerate(lines[1:], start=2):
+            if line.pop(_CHECK, None) != _check(line):
+                raise ModelError(f"{path}: line {number} is damaged")
         # Only now is it known that the file is one of these.
         if len(whole) < len(raw):
             try:
@@ -58,11 +65,14 @@ class JsonLines:
             except OSError as error:
                 raise ModelError(f"cannot write {path}: {reason(error)}") from error
         if not lines:
-            self.append(header)
+            self._write(header)
         self.records += lines[1:]
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write a line, at once."""
+        self._write({**record, _CHECK: _check(record)})
+
+    def _write(self, record: Mapping[str, Any]) -> None:
         try:
             with self._path.open("ab") as file:
                 file.write(_line(record))
@@ -72,3 +82,7 @@ class JsonLines:
 
 def _line(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record) + "\n").encode()
+
+
+def _check(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_line(record)).hexdigest()[:16]

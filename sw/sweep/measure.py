@@ -25,7 +25,7 @@ from tilewright.hw.config import Config
 from tilewright.hw.manifest import manifest_hash
 from tilewright.sim.cycles import Memory, predict
 from tilewright.sim.native.simulator import BusOptions
-from tilewright.sw.cache import build_once, cache_dir, lock
+from tilewright.sw.cache import build_once, cache_dir, lock, writable
 from tilewright.sw.compiler import compile_layer, compile_model
 from tilewright.sw.compiler.model import check_sequence
 from tilewright.sw.errors import UserError
@@ -149,8 +149,16 @@ def accuracy(work: Work, precision: str) -> Found:
     path = cache_dir() / ACCURACY / f"{_key(*key)}.jsonl"
     ids = evaluation_ids(Tokenizer(model.folder), work.texts, model.bert.config.positions)
     # Text by text: what was broken off goes on behind the last. Another sweep waits.
-    with lock(path):
-        result = evaluate(model.bert, quantized, ids, store=path).summary
+    if not writable(path):
+        result = evaluate(model.bert, quantized, ids).summary
+    else:
+        with lock(path):
+            try:
+                result = evaluate(model.bert, quantized, ids, store=path).summary
+            except ModelError:
+                # Whatever is wrong with what was kept; what is wrong with the model comes again.
+                path.unlink(missing_ok=True)
+                result = evaluate(model.bert, quantized, ids, store=path).summary
     return {"accuracy_mean": result.mean, "accuracy_worst": result.worst}
 
 

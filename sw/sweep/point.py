@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from tilewright.hw.config import Config
+from tilewright.sw.arguments import instance, integer, real
 from tilewright.sw.errors import UserError
 
 LATENCY, BANDWIDTH = 30, 1.0
@@ -119,7 +120,7 @@ class Work:
 
     Raises
     ------
-    UserError
+    InputError
         Naming a value that cannot be.
     """
 
@@ -132,17 +133,17 @@ class Work:
     clock: float | None = None
 
     def __post_init__(self) -> None:
-        if self.texts < 0:
-            raise UserError(f"texts = {self.texts}: 0 or more is needed")
-        if self.effort < 1:
-            raise UserError(f"effort = {self.effort}: 1 or more is needed")
-        # No NaN, and no time that is 0 or infinite.
-        if self.clock is not None and not 1e-6 <= self.clock <= 1e6:
-            raise UserError(f"clock = {self.clock:g} MHz: 1e-06 to 1e+06 is needed")
+        for name in ("model", "layer"):
+            instance(name, getattr(self, name), str)
+        integer("texts", self.texts, 0)
+        integer("effort", self.effort, 1)
+        if self.clock is not None:
+            # In MHz: no time is 0 or infinite.
+            real("clock", self.clock, 1e-6, 1e6)
 
     def arguments(self) -> list[str]:
         """The options of `tilewright sweep` that say the same."""
-        words = ["--model", self.model, "--layer", self.layer, "--texts", str(self.texts)]
+        words = [self.model, "--layer", self.layer, "--texts", str(self.texts)]
         words += ["--effort", str(self.effort)]
         words += ["--synth", self.synth] if self.synth else []
         words += ["--pnr"] if self.pnr else []

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tilewright.sw.arguments import integer
 from tilewright.sw.compiler.errors import CompileError
 from tilewright.sw.errors import UserError
 from tilewright.sw.sweep import measure
@@ -130,12 +131,10 @@ def sweep(
     work = Work(
         model=model, layer=layer, texts=texts, effort=effort, synth=synth, pnr=pnr, clock=clock
     )
-    if rtl < 0:
-        raise UserError(f"rtl = {rtl}: 0 or more is needed")
-    if jobs is not None and jobs < 1:
-        raise UserError(f"jobs = {jobs}: 1 or more is needed")
-    if not 0 <= seed < 1 << 32:
-        raise UserError(f"seed = {seed}: 0 to 4294967295 is needed")
+    integer("rtl", rtl, 0)
+    if jobs is not None:
+        integer("jobs", jobs, 1)
+    integer("seed", seed, 0, (1 << 32) - 1)
     source = batches(space, search, count, seed, objectives)
     with Store(folder) as store:
         chosen: list[Point] | None = None

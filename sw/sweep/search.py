@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Literal
 
-from tilewright.extras import install
-from tilewright.sw.errors import UserError
+from tilewright._extras import install_command
+from tilewright.sw.arguments import choice, integer
+from tilewright.sw.errors import InputError, UserError
 from tilewright.sw.sweep.point import DONE, Row
 from tilewright.sw.sweep.space import Space
 
@@ -58,12 +59,11 @@ def batches(
     UserError
         If there is no such search or objective, a grid is too large, or Optuna is not installed.
     """
-    if search not in SEARCHES:
-        raise UserError(f"search {search!r}: one of {', '.join(SEARCHES)}")
-    if count is not None and (count < 1 or search == "grid"):
-        raise UserError(
-            f"{count} points: 1 or more is needed, and a search that is random or optuna"
-        )
+    choice("search", search, SEARCHES)
+    if count is not None:
+        integer("points", count, 1)
+        if search == "grid":
+            raise InputError(f"points = {count}: search grid takes all, random and optuna some")
     if search == "grid" and len(space) > GRID:
         raise UserError(
             f"{len(space):,} combinations: a grid has {GRID:,} at most, random or optuna picks some"
@@ -84,14 +84,13 @@ def _once(choices: list[Choice]) -> Batches:
 
 def _guided(space: Space, count: int, seed: int, objectives: Sequence[str]) -> Batches:
     for name in objectives:
-        if name not in OBJECTIVES:
-            raise UserError(f"objective {name!r}: one of {', '.join(OBJECTIVES)}")
+        choice("objective", name, OBJECTIVES)
     if not objectives:
         raise UserError("no objective to search for")
     try:
         import optuna
     except ImportError:
-        raise UserError(f"search optuna needs Optuna; type: {install('sweep')}") from None
+        raise UserError(f"search optuna needs Optuna; type: {install_command('sweep')}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed),

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tilewright.hw.config import Config
-from tilewright.sw.errors import UserError
+from tilewright.sw.arguments import instance
+from tilewright.sw.errors import InputError, UserError
 from tilewright.sw.sweep.point import BANDWIDTH, LATENCY, Point, resolve_lanes
 
 MEMORY = ("mem_latency", "mem_bandwidth")
@@ -76,13 +77,13 @@ def _value(key: str, value: Any) -> Any:
         if key == "mem_bandwidth":
             bandwidth = float(value)
             if not _SLOWEST <= bandwidth <= 1:
-                raise UserError(f"{key} = {value}: {_SLOWEST:g} to 1 is needed")
+                raise InputError(f"{key} = {value}: {_SLOWEST:g} to 1 is needed")
             return bandwidth
         number = _integer(value)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{key} = {value!r}: {error}") from error
+        raise InputError(f"{key} = {value!r}: {error}") from error
     if key in (*MEMORY, "sequence") and number < 1:
-        raise UserError(f"{key} = {number}: 1 or more is needed")
+        raise InputError(f"{key} = {number}: 1 or more is needed")
     return number
 
 
@@ -116,20 +117,21 @@ class Space:
     base: Config = field(default_factory=Config)
 
     def __post_init__(self) -> None:
+        instance("base", self.base, Config)
         checked: dict[str, tuple[Any, ...]] = {}
-        for key, values in self.axes.items():
+        for key, values in instance("axes", self.axes, Mapping).items():  # type: ignore[type-abstract]
             if key not in KEYS:
-                raise UserError(f"a space has no {key!r}; known: {', '.join(sorted(KEYS))}")
+                raise InputError(f"a space has no {key!r}; known: {', '.join(sorted(KEYS))}")
             several = isinstance(values, Sequence) and not isinstance(values, str)
             listed = values if several else [values]
             checked[key] = tuple(dict.fromkeys(_value(key, value) for value in listed))
             if not checked[key]:
-                raise UserError(f"{key}: an empty list")
+                raise InputError(f"{key}: an empty list")
         if "array" in checked and {"rows", "columns"} & set(checked):
-            raise UserError("array is rows and columns: give either")
+            raise InputError("array is rows and columns: give either")
         count = math.prod(map(len, checked.values()))
         if count > sys.maxsize:
-            raise UserError(f"{count:.2e} combinations: fewer than 2^63 are needed")
+            raise InputError(f"{count:.2e} combinations: fewer than 2^63 are needed")
         ordered = {key: checked[key] for key in KEYS if key in checked}
         object.__setattr__(self, "axes", ordered)
 

@@ -1,5 +1,6 @@
 """The generator's files: the same bytes everywhere, clean for linters, told apart by their hash."""
 
+import errno
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from tests.hw.shapes import identify, shape
 from tilewright import __version__
 from tilewright.hw.config import ACTIVATION_FUNCTIONS, PRESETS, Config, preset_config
 from tilewright.hw.documents import manifest, ports
-from tilewright.hw.generate import generate, generate_verilog
+from tilewright.hw.generate import YosysError, generate, generate_verilog
 from tilewright.hw.manifest import manifest_hash
 from tilewright.hw.registers import REGISTERS
 from tilewright.sim import toolchain
@@ -43,6 +44,47 @@ def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("generated")
     generate(TINY, where)
     return where
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_full_disk_leaves_nothing_and_names_the_file(tmp_path, monkeypatch, there):
+    monkeypatch.setattr("tilewright.hw.generate.generate_verilog", lambda *_, **__: "module\n")
+    where = tmp_path / "a" / "b"
+    if there:
+        where.mkdir(parents=True)
+        (where / "manifest.json").write_text("old")
+    write = Path.write_text
+
+    def full(path, text, **options):
+        if "tilewright.h" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a/b/tilewright\.h'$"):
+        generate(TINY, where)
+    left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == (["a/b/manifest.json"] if there else [])
+    assert where.is_dir() == there
+    assert (tmp_path / "a").is_dir() == there
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("mmap failed to reserve 0x104000000 bytes", "Yosys cannot run: it is WebAssembly"),
+        ("ERROR: syntax", "Yosys cannot write the Verilog"),
+    ],
+)
+def test_a_yosys_that_fails_is_one_line(tmp_path, monkeypatch, said, line):
+    failed = subprocess.CompletedProcess([], 1, "", f"Traceback\n{said}\n")
+    monkeypatch.setattr("tilewright.hw.generate.subprocess.run", lambda *_, **__: failed)
+    with pytest.raises(YosysError, match=line) as caught:
+        generate(TINY, tmp_path / "new")
+    assert "\n" not in str(caught.value)
+    # For people, unless the line says all.
+    assert ("syntax" in caught.value.output) == ("syntax" in said)
+    assert not (tmp_path / "new").exists()
 
 
 def test_same_bytes_in_another_process_and_folder(folder, tmp_path):

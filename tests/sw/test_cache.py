@@ -1,5 +1,8 @@
 """The cache: its place, entries that appear whole or not at all, several processes at once."""
 
+import errno
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -142,7 +145,6 @@ def test_a_damaged_entry_is_built_anew(root, damage):
     else:
         file.write_bytes(b"cont" if damage == "cut" else b"c0ntent")
     assert cache.damaged(final)
-    cache.build_once(final, lambda folder: pytest.fail("looked"), check=False)
     with pytest.raises(RuntimeError):
         cache.build_once(final, raising)
     assert final.is_dir()
@@ -150,6 +152,95 @@ def test_a_damaged_entry_is_built_anew(root, damage):
     assert file.read_bytes() == b"content"
     assert not cache.damaged(final)
     cache.build_once(final, lambda folder: pytest.fail("built twice"))
+
+
+@pytest.fixture
+def settled(root, monkeypatch):
+    """An entry whose files are old enough for a stamp, and the files that were hashed."""
+    monkeypatch.setattr(cache, "_SETTLED_NS", 0)
+
+    def build(folder):
+        (folder / "f").write_bytes(b"content")
+
+    final = cache.build_once(root / "kind" / "name", build)
+    hashed = []
+    digest = cache._digest
+
+    def counted(path):
+        hashed.append(path.name)
+        return digest(path)
+
+    monkeypatch.setattr(cache, "_digest", counted)
+    assert not cache.damaged(final)
+    assert hashed.pop() == "f"
+    return final, hashed
+
+
+def test_files_nobody_touched_are_hashed_once(settled):
+    final, hashed = settled
+    assert not cache.damaged(final)
+    assert hashed == []
+    assert not cache.damaged(final, full=True)
+    assert hashed == ["f"]
+
+
+@pytest.mark.parametrize("file", ["f", ".sha256", ".stamp"])
+def test_a_flipped_bit_is_seen_whatever_its_time_says(settled, file):
+    """The time of modification can be set back, that of the inode cannot."""
+    final, hashed = settled
+    path = final / file
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    # The stamp itself is no content: all is hashed again, and it is written anew.
+    assert cache.damaged(final) == (file != ".stamp")
+    assert hashed == ["f"]
+
+
+def test_files_just_written_get_no_stamp(root):
+    """Times count in steps: within one, a file may change twice."""
+    final = cache.build_once(root / "kind" / "name", lambda folder: (folder / "f").touch())
+    assert not cache.damaged(final)
+    assert (final / ".stamp").read_text() == ""
+
+
+def test_a_copied_entry_gets_a_stamp_of_its_own(settled, tmp_path):
+    final, hashed = settled
+    copy = shutil.copytree(final, tmp_path / "copy")
+    for count in (1, 1):
+        assert not cache.damaged(copy)
+        assert len(hashed) == count
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_cache_that_cannot_be_written(root, monkeypatch, number):
+    """What is there is used, the rest is built for this process, and somebody says so."""
+    there = cache.build_once(root / "kind" / "there", lambda folder: (folder / "f").touch())
+
+    def refuse(path, *_, **__):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert cache.build_once(there, raising) == there
+    built: list[Path] = []
+    for _ in range(2):
+        with pytest.warns(cache.CacheWarning, match=f"the cache {root} cannot be written"):
+            folder = cache.build_once(root / "kind" / "new", built.append)
+        assert [folder] == built
+        assert not folder.is_relative_to(root)
+    assert not (root / "kind" / "new").exists()
+    with pytest.warns(cache.CacheWarning), pytest.raises(RuntimeError):
+        cache.build_once(root / "kind" / "other", raising)
+
+
+def test_a_full_disk_names_the_entry(root):
+    def full(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*kind/name'"):
+        cache.build_once(root / "kind" / "name", full)
 
 
 def raising(folder):
@@ -166,10 +257,11 @@ def test_lock_times_out(root):
         pass
 
 
-def test_the_lock_of_a_killed_process_is_free(root):
+@pytest.mark.parametrize("remove", ["clear", "name", "other"])
+def test_the_lock_of_a_killed_process_is_free(root, remove):
     path = root / "models" / "name"
     code = (
-        "import sys, time, pathlib; from sw import cache\n"
+        "import sys, time, pathlib; from tilewright.sw import cache\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "with cache.lock(path), cache.staging(path) as f:\n"
         "    (f / 'half').touch(); print('held', flush=True); time.sleep(60)\n"
@@ -187,7 +279,11 @@ def test_the_lock_of_a_killed_process_is_free(root):
     with cache.lock(path, timeout=10):
         pass
     assert cache.entries() == []
-    cache.clear()
+    if remove == "clear":
+        cache.clear()
+    else:
+        # The next run removes it, whatever it builds.
+        cache.build_once(path.with_name(remove), lambda folder: None)
     assert list(path.parent.glob(".*.staging")) == []
 
 

@@ -1,6 +1,7 @@
 """The command line: what it prints, its exit codes, its errors in one line."""
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,6 +47,66 @@ def test_help_lists_every_command_with_a_summary(capsys):
         line = next(line for line in out.splitlines() if line.split()[:1] == [name])
         assert len(line.split()) > 3, f"{name} has no summary"
     assert {"doctor", "presets", "cache", "fetch"} <= set(commands())
+
+
+def test_every_command_is_in_one_section(capsys):
+    listed = [name for names in tilewright.sw.cli.SECTIONS.values() for name in names]
+    assert sorted(listed) == commands()
+    assert tilewright.sw.cli.call(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n{title}:\n" in out for title in tilewright.sw.cli.SECTIONS)
+
+
+def parameters():
+    """Every parameter, with the words that call its command."""
+    context = click.Context(tilewright.sw.cli.cli)
+    for name in commands():
+        command = tilewright.sw.cli.cli.get_command(context, name)
+        assert command is not None
+        below = getattr(command, "commands", {"": command})
+        for word, one in below.items():
+            for parameter in one.params:
+                yield f"{name} {word}".strip(), parameter
+
+
+OPTIONS = [(name, one) for name, one in parameters() if isinstance(one, click.Option)]
+
+
+def test_options_are_named_alike():
+    """One name, one meaning: the same metavar and parameter, but for the lists of a sweep."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for _, option in OPTIONS:
+        # Of several values the parameter has an s.
+        use = option.metavar or "", (option.name or "").rstrip("s")
+        for word in () if "LIST" in use[0] else option.opts:
+            found.setdefault(word, set()).add(use)
+    several = {word: uses for word, uses in found.items() if len(uses) > 1}
+    # A folder of files, or a file.
+    assert set(several) == {"-o", "--out"}
+    assert {metavar for metavar, _ in several["-o"]} == {"DIR", "FILE"}
+    lengths = {option.name for _, option in OPTIONS if option.name and "seq" in option.name}
+    assert lengths == {"sequence"}
+    assert "--seq" in found
+
+
+def test_a_model_is_an_argument():
+    assert not [command for command, option in OPTIONS if "--model" in option.opts]
+    arguments = [one for _, one in parameters() if isinstance(one, click.Argument)]
+    models = [one for one in arguments if one.name == "model"]
+    assert len(models) >= 6
+    assert all(one.metavar is None for one in models)
+
+
+@pytest.mark.parametrize(("command", "option"), OPTIONS, ids=str)
+def test_defaults_are_shown_alike(command, option, capsys):
+    """By click, behind the help; never by hand within it."""
+    assert tilewright.sw.cli.call([*command.split(), "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert not (option.help or "").rstrip(".").endswith("]")
+    assert "default: (" not in text
+    if option.default not in (None, (), False) and not str(option.default).startswith("Sentinel"):
+        shown = option.default[0] if isinstance(option.default, tuple) else option.default
+        assert f"[default: {shown}" in text
 
 
 @pytest.mark.parametrize("name", commands())
@@ -116,6 +178,13 @@ def raising(error):
         (raising(ToolchainError("make not found")), 2, "make not found"),
         (raising(SimulationError("the model failed")), 1, "the model failed"),
         (raising(KeyboardInterrupt()), 130, "interrupted"),
+        (
+            raising(MemoryError("Unable to allocate 1 GiB")),
+            2,
+            "out of memory: Unable to allocate 1 GiB",
+        ),
+        (raising(MemoryError()), 2, "out of memory"),
+        (raising(OSError(errno.ENOMEM, "Cannot allocate memory")), 2, "Cannot allocate memory"),
     ],
 )
 def test_errors(function, code, line, monkeypatch, capsys):
@@ -123,6 +192,24 @@ def test_errors(function, code, line, monkeypatch, capsys):
     assert tilewright.sw.cli.call(["presets"]) == code
     # click ends a broken-off line of output first.
     assert capsys.readouterr().err.strip() == f"tilewright: {line}"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate")])
+def test_a_limit_of_memory_is_named(error, monkeypatch, capsys):
+    monkeypatch.setattr(tilewright.sw.cli.resource, "getrlimit", lambda _: (1 << 30, -1))
+    use(monkeypatch, raising(error))
+    assert tilewright.sw.cli.call(["presets"]) == 2
+    assert capsys.readouterr().err.strip().endswith("(`ulimit -v` is 1048576 KiB)")
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(monkeypatch, capsys):
+    def function():
+        for _ in range(3):
+            warnings.warn("the cache is read-only", cache.CacheWarning, stacklevel=1)
+
+    use(monkeypatch, function)
+    assert tilewright.sw.cli.call(["presets"]) == 0
+    assert capsys.readouterr().err == "tilewright: the cache is read-only\n"
 
 
 def test_a_bug_is_not_hidden(monkeypatch):

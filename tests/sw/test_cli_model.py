@@ -222,7 +222,7 @@ def test_texts_are_cut_to_a_model_s_positions(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     assert call("compare", short, "--texts", 10, "--seq", 9, "--json", out) == 0
     assert json.loads(out.read_text())["rows"][0]["mean"] > 0.9
-    wanted = ("--texts", 4, "--target", 0.9, "--seq", 9)
+    wanted = ("--texts", 4, "--cosine", 0.9, "--seq", 9)
     assert call("search", short, *wanted, "--json", out) == 0
     assert json.loads(out.read_text())["met"]
 
@@ -284,8 +284,8 @@ def test_a_model_wider_than_the_arithmetic_is_refused_everywhere(
         (("compile", "MODEL", "-o", "OUT", "--seq", "8", "--batch", "17"), "batch = 17"),
         (("inspect", "MODEL/config.json"), "not a Tilewright program"),
         (("compare", "MODEL", "--texts", "0"), "--texts 0"),
-        (("search", "MODEL", "--target", "2"), "target = 2"),
-        (("search", "MODEL", "--target", "nan"), "target = nan"),
+        (("search", "MODEL", "--cosine", "2"), "target = 2"),
+        (("search", "MODEL", "--cosine", "nan"), "target = nan"),
         (("search", "MODEL", "--texts", "-1"), "-1 texts"),
     ],
 )

@@ -8,6 +8,7 @@ from tests.sw.small_bert import CONFIG, small_bert
 from tilewright.hw.config import PRESETS, Config
 from tilewright.sw.compiler import CompileError, compile_model
 from tilewright.sw.driver.device import Device
+from tilewright.sw.errors import InputError
 from tilewright.sw.program import Executable, find_problems
 from tilewright.sw.quantize.calibrate import calibrate
 from tilewright.sw.quantize.formats import QModel
@@ -120,7 +121,7 @@ def test_batch_equals_single_runs_in_rtl() -> None:
 
 def test_refusals() -> None:
     model = small_model()
-    with pytest.raises(CompileError, match="batch = 17"):
+    with pytest.raises(InputError, match="batch = 17: must be an integer from 1 to 16"):
         compile_model(model, PRESETS["tiny"], 8, batch=17)
     with pytest.raises(CompileError, match="sequence = 41: 1 to 40, the model's positions"):
         compile_model(model, PRESETS["tiny"], 41)

@@ -75,8 +75,8 @@ def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tilewright.sw.demo.Device", _Wrong(monkeypatch))
     monkeypatch.setattr("tilewright.sw.demo.simulator_library", lambda *a, **k: None)
     texts = ["a dog", "the cat's mat", "a cat"]
-    given = ["--preset", "tiny", "--set", "queue_depth=3", "--set", "lanes=1", "--sequence", "12"]
-    given += ["--workers", "1", "--model", str(folder), "--layer", "1"]
+    given = [str(folder), "--preset", "tiny", "--set", "queue_depth=3", "--set", "lanes=1"]
+    given += ["--seq", "12", "--jobs", "1", "--layer", "1"]
     assert (
         tilewright.sw.cli.call(["demo", *given, *(w for text in texts for w in ("--text", text))])
         == 1
@@ -86,7 +86,7 @@ def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
 
     asked = command.make_context("demo", shlex.split(line)[2:]).params
     wanted = command.make_context("demo", given).params
-    changed = {"texts": ("the cat's mat",), "trace": Path("layer.fst"), "workers": 2}
+    changed = {"texts": ("the cat's mat",), "trace": Path("layer.fst"), "jobs": 2}
     assert asked == wanted | changed
 
 
@@ -132,7 +132,7 @@ def test_an_interrupt_gives_up_what_runs(tmp_path, monkeypatch):
         (["--trace-from", "5"], "give --trace"),
         (["--trace-cycles", "5"], "give --trace"),
         (["--trace", "/nowhere/x.fst"], "there is no folder /nowhere"),
-        (["--sentences", "100000"], "--sentences 100000: the collection has 256"),
+        (["--texts", "100000"], "--texts 100000: the collection has 256"),
     ],
 )
 def test_refusals_before_the_work(arguments, message, tmp_path, monkeypatch, capsys):
@@ -140,15 +140,12 @@ def test_refusals_before_the_work(arguments, message, tmp_path, monkeypatch, cap
         "tilewright.sw.demo.Demo.__init__", lambda *a, **k: pytest.fail("work began")
     )
     folder = model_folder(tmp_path)
-    assert (
-        tilewright.sw.cli.call(["demo", "--preset", "tiny", "--model", str(folder), *arguments])
-        == 2
-    )
+    assert tilewright.sw.cli.call(["demo", str(folder), "--preset", "tiny", *arguments]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_model_s_name_is_no_markup(capsys):
-    assert tilewright.sw.cli.call(["demo", "--model", "[/x]"]) == 2
+    assert tilewright.sw.cli.call(["demo", "[/x]"]) == 2
     assert "'[/x]' is neither a known model" in capsys.readouterr().err
 
 

@@ -318,7 +318,7 @@ def test_bad_arguments(iss):
         iss.read("NAME")
     with pytest.raises(ValueError, match="BASE0 = -1"):
         iss.write("BASE0", -1)
-    with pytest.raises(ValueError, match="region 8: 0 to 7"):
+    with pytest.raises(ValueError, match="region = 8: must be an integer from 0 to 7"):
         iss.set_region(8, 1)
     with pytest.raises(ValueError, match="region 1 is not placed"):
         iss.read_region(1)

@@ -162,7 +162,7 @@ def test_results_of_another_model_are_refused(
         evaluate(model, quantizer("w8a8"), sequences[:1], store=store, name="rtl")
     lines = store.read_text().splitlines()
     store.write_text(lines[0] + "\n{}\n")
-    with pytest.raises(ModelError, match="a line is no result"):
+    with pytest.raises(ModelError, match="line 2 is damaged"):
         evaluate(model, quantizer("w8a8"), sequences[:1], store=store)
     store.write_text(lines[0] + "\n[1]\n")
     with pytest.raises(ModelError, match="no JSON object"):

@@ -110,8 +110,8 @@ def test_regions_by_direction():
     [
         ({}, "input 'x' is missing; needed: x"),
         ({"x": np.zeros((5, 7), int), "z": 1}, "there is no input 'z'; one of x"),
-        ({"x": np.zeros((5, 8), int)}, r"x: an array of shape \(5, 8\), \(5, 7\) is needed"),
-        ({"x": np.zeros((5, 7))}, "x: an array of float64, integers are needed"),
+        ({"x": np.zeros((5, 8), int)}, r"x: expected an array of shape \(5, 7\), got \(5, 8\)"),
+        ({"x": np.zeros((5, 7))}, "x: expected an array of integers, got float64"),
         ({"x": np.full((5, 7), 32768)}, "values of 32768 to 32768, s16 holds -32768 to 32767"),
     ],
 )

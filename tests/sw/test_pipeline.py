@@ -15,6 +15,7 @@ from tests.sw.onnx_graphs import DIALECTS, EncoderWriter
 from tests.sw.same import same
 from tests.sw.small_bert import JSON, tensors, write
 from tests.sw.small_tokenizer import VOCABULARY, write_tokenizer
+from tilewright.sw.errors import InputError
 from tilewright.sw.graph.model import load_model, load_onnx
 from tilewright.sw.models.bert import Bert
 from tilewright.sw.models.errors import ModelError
@@ -166,8 +167,12 @@ def test_texts_refused(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=match) as caught:
             pipeline(texts)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="must be a list"):
+    with pytest.raises(InputError, match="texts: expected a list of texts, got '"):
         pipeline("the cat")
+    wrong: Any
+    for wrong in (None, 5, b"cat", ["cat"], ("a", "b", "c"), ("a", None)):
+        with pytest.raises(InputError, match="text 2: expected a text or a pair, got"):
+            pipeline(["the cat", wrong])
     (cut,) = pipeline([long], truncate=True)
     assert len(cut.tokens) == 40
     pipeline.engine = _Padded(pipeline.engine, 16)

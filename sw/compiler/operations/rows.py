@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tilewright.hw.commands import Opcode
+from tilewright.sw.arguments import integer
 from tilewright.sw.compiler.errors import CompileError
 from tilewright.sw.compiler.operations.builder import ROWS_MAX, Builder, blocks
 from tilewright.sw.compiler.tile import COLUMNS_MAX, up
@@ -55,10 +56,8 @@ class RowBlocks:
         words: int,
     ) -> None:
         config = builder.config
-        if rows < 1:
-            raise CompileError(f"{operation}: {rows} rows, 1 or more is needed")
-        if not 1 <= columns <= COLUMNS_MAX:
-            raise CompileError(f"{operation}: rows of {columns}, 1 to {COLUMNS_MAX} is needed")
+        integer(f"{operation}: rows", rows, 1)
+        integer(f"{operation}: columns", columns, 1, COLUMNS_MAX)
         self.builder = builder
         self.rows = rows
         self.panels = up(columns, config.panel)

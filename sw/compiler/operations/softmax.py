@@ -12,15 +12,16 @@ import math
 from tilewright.hw.commands import Function, Mul, Opcode, Out, Pre, RowOp, Source, Stat
 from tilewright.hw.config import Config
 from tilewright.hw.encoding import Scalar, Value
-from tilewright.sw.compiler.errors import CompileError
+from tilewright.sw.arguments import real
 from tilewright.sw.compiler.operations.builder import INPUT, OUTPUT, Builder
 from tilewright.sw.compiler.operations.rows import RowBlocks
 from tilewright.sw.program import Executable
-from tilewright.sw.quantize.encode import softmax_factor
+from tilewright.sw.quantize.encode import SHIFT_MAX, softmax_factor
 
 LENGTH = 0
 """Scalar register with the number of valid columns."""
-_Q10 = 1024
+_FACTOR = math.log2(math.e) * 1024
+"""The exponent is in base 2, with 10 fraction bits."""
 
 
 def factor(scale: float) -> tuple[int, int]:
@@ -28,12 +29,11 @@ def factor(scale: float) -> tuple[int, int]:
 
     Raises
     ------
-    UserError
-        If the scale is not positive, or too small or large for a shift of 0 to 61.
+    InputError
+        If the scale needs a shift that is not 0 to 61.
     """
-    if not (math.isfinite(scale) and scale > 0):
-        raise CompileError(f"softmax: scale = {scale}, a positive number is needed")
-    return softmax_factor(scale * math.log2(math.e) * _Q10)
+    least, most = (bound / _FACTOR for bound in (2.0 ** (15 - SHIFT_MAX), 65535.0))
+    return softmax_factor(real("softmax: scale", scale, least, most) * _FACTOR)
 
 
 def compile_softmax(
