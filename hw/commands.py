@@ -252,7 +252,7 @@ COMMON: dict[str, Field] = {
 
 _BEGIN = (
     _Layout()
-    .add("hash", 64, "first 8 bytes of the manifest's SHA-256; the machine refuses another")
+    .add("hash", 64, "manifest hash; the machine refuses another")
     .add("commands", 32, "commands in the program, BEGIN and END included")
     .done()
 )

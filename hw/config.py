@@ -1,6 +1,8 @@
 """The design space of the generator: one frozen dataclass, its presets and its files."""
 
 import dataclasses
+import hashlib
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,9 @@ class Config:
         Longest burst in beats, 1 … 256.
     queue_depth : int
         Commands each unit's queue holds, 1 … 64.
+    register_errors : int
+        1: answer SLVERR to an access of a register that does not exist, and to a write of one that
+        is read-only; 0: answer OKAY, read 0 and ignore what is written.
 
     Raises
     ------
@@ -86,6 +91,7 @@ class Config:
     axi_outstanding: int = 16
     axi_max_burst: int = 64
     queue_depth: int = 8
+    register_errors: int = 0
 
     def __post_init__(self) -> None:
         name = self.name.replace("-", "_") if isinstance(self.name, str) else ""
@@ -121,6 +127,7 @@ class Config:
             ("axi_outstanding", 1, 32),
             ("axi_max_burst", 1, 256),
             ("queue_depth", 1, 64),
+            ("register_errors", 0, 1),
         ):
             value = getattr(self, key)
             if not low <= value <= high:
@@ -198,6 +205,21 @@ class Config:
     def onchip_bytes(self) -> int:
         """On-chip memory: scratchpad, accumulators and row table."""
         return self.sp_bytes + self.acc_bytes + self.row_table_bytes
+
+    @property
+    def label(self) -> str:
+        """The name, and behind it 8 hex digits of a hash of all parameters unless the configuration
+        is exactly the preset of that name: two that differ never share a label.
+        """
+        if PRESETS.get(self.name) == self:
+            return self.name
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def title(self) -> str:
+        """The name for messages: a preset's only where this is that preset, else as `label`."""
+        return self.label if self.name in PRESETS else self.name
 
     # Files.
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from tilewright.hw.cells import Cell, place
 from tilewright.hw.commands import Fault, Opcode, Unit
-from tilewright.hw.config import Config
+from tilewright.hw.config import Config, ConfigError
 from tilewright.hw.control.counters import Counters
 from tilewright.hw.control.decoder import QUEUES, Decoder
 from tilewright.hw.control.dispatcher import Dispatcher
@@ -27,7 +27,9 @@ from tilewright.hw.registers import COUNTERS
 from tilewright.hw.systolic.matmul import MatmulUnit
 from tilewright.hw.vector.unit import VectorUnit
 
-TOP_NAME = "tilewright"
+ACTIVE_HIGH, ACTIVE_LOW = "active-high", "active-low"
+RESETS = {ACTIVE_HIGH: "rst", ACTIVE_LOW: "rst_n"}
+"""Polarities of the top's reset, and the name of its port; either is synchronous."""
 
 
 class Tilewright(wiring.Component):
@@ -37,12 +39,21 @@ class Tilewright(wiring.Component):
     dispatchers of four units; END completes when all others have. A fault latches its record, stops
     dispatch and the DMA's new bursts; CONTROL.soft_reset drains the bus, then clears the machine
     (the rw registers and the memories keep their contents).
+
+    Parameters
+    ----------
+    config : Config
+    reset : str
+        Polarity of the top's reset port, a key of `RESETS`.
     """
 
     _MustUse__silence = True  # as in `Cell`: its signature alone tells the ports
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, reset: str = ACTIVE_HIGH) -> None:
+        if reset not in RESETS:
+            raise ConfigError(f"reset must be {' or '.join(RESETS)}, got {reset!r}")
         self.config = config
+        self.reset = reset
         self.registers = RegisterFile(config)
         self.decoder = Decoder(config)
         self.semaphores = Semaphores(units=len(QUEUES))
@@ -61,7 +72,13 @@ class Tilewright(wiring.Component):
             Unit.STORE: Dispatcher("store", (Opcode.STORE,), queue_depth=depth),
         }
         super().__init__(
-            {**flat_members(config), **self.registers.bus, "irq": Out(1)},
+            {
+                "clk": In(1),
+                RESETS[reset]: In(1),
+                **flat_members(config),
+                **self.registers.bus,
+                "irq": Out(1),
+            },
         )
 
     def cells(self) -> list[Cell]:
@@ -80,9 +97,20 @@ class Tilewright(wiring.Component):
             *self.dispatchers.values(),
         ]
 
+    def _clocked(self, m: Module) -> ClockDomain:
+        """The domain of the ports: the clock is the port itself, so no simulator sees it later."""
+        domain = ClockDomain("sync")
+        domain.clk = self.clk
+        if self.reset == ACTIVE_LOW:
+            m.d.comb += domain.rst.eq(~self.rst_n)
+        else:
+            domain.rst = self.rst
+        return domain
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
+        m.domains.sync = self._clocked(m)
 
         def put(name: str, cell: Cell, reset: Value | None = None) -> dict[str, Signal]:
             """Place a cell; its members become signals of a net."""

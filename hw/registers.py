@@ -78,10 +78,11 @@ def _build() -> dict[str, Register]:
     def add(name: str, address: int, access: str, doc: str) -> None:
         registers.append(Register(name, address, access, doc))
 
+    # Where these four are, no version changes: by them software tells that the rest is another.
     add("ID", 0x000, "ro", f"identification, 0x{IDENTIFICATION:08X} ('TWRT')")
     add("VERSION", 0x004, "ro", "generator version, major << 16 | minor << 8 | patch")
-    add("HASH_LO", 0x008, "ro", "manifest hash, bits 31 … 0")
-    add("HASH_HI", 0x00C, "ro", "manifest hash, bits 63 … 32")
+    add("HASH_LO", 0x008, "ro", "manifest hash, bits 31 … 0: the parameters")
+    add("HASH_HI", 0x00C, "ro", "manifest hash, bits 63 … 32: registers, commands, arithmetic")
     add("ARRAY", 0x010, "ro", "rows | columns << 8 | lanes << 16")
     add("CONTROL", 0x020, "w1", "bit 0 start, bit 1 soft reset, bit 2 clear the interrupt")
     add("STATUS", 0x024, "ro", "bit 0 busy, bit 1 done, bit 2 fault, bit 3 resetting")
@@ -119,3 +120,7 @@ def _build() -> dict[str, Register]:
 
 
 REGISTERS: dict[str, Register] = _build()
+READABLE = frozenset(register.address for register in REGISTERS.values())
+"""Addresses that are no error to read."""
+WRITABLE = frozenset(r.address for r in REGISTERS.values() if r.access != "ro")
+"""Addresses that are no error to write."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tilewright.hw.commands import COMMAND_BYTES, PROGRAM_REGION
 from tilewright.hw.config import Config
-from tilewright.hw.registers import REGISTERS
+from tilewright.hw.registers import CONTROL_START, REGISTERS
 from tilewright.sim.compare import Buffer
 
 Bytes = npt.NDArray[np.uint8]
@@ -111,6 +111,32 @@ class Image:
             arrays |= {f"{kind}{index}": data for index, data in contents.items()}
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
+
+    def export(self, folder: Path) -> list[Path]:
+        """Write the run for a simulator that knows nothing of this project.
+
+        Returns
+        -------
+        list of Path
+            before.bin and after.bin, the bytes of memory before and after the run; run.json:
+            "base", the address of the first of them, and "registers", the (address, value) to
+            write one after the other, of which the last starts the run.
+        """
+        before = self.memory()
+        after = before.copy()
+        for index, content in self.contents(after).items():
+            content[:] = self.expected[index]
+        start = (REGISTERS["CONTROL"].address, CONTROL_START)
+        run = {"base": self.base, "registers": [*self.registers(), start]}
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {
+            "before.bin": before.tobytes(),
+            "after.bin": after.tobytes(),
+            "run.json": json.dumps(run).encode(),
+        }
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        return [folder / name for name in files]
 
     @classmethod
     def load(cls, path: Path) -> "Image":

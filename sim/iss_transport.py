@@ -15,11 +15,14 @@ from tilewright.hw.registers import (
     CONTROL_SOFT_RESET,
     CONTROL_START,
     IDENTIFICATION,
+    READABLE,
     REGISTERS,
     STATUS_BUSY,
     STATUS_DONE,
     STATUS_FAULT,
+    WRITABLE,
 )
+from tilewright.sim.errors import answered_error
 from tilewright.sim.iss import Machine, MachineFault
 
 _NAMES = {register.address: register.name for register in REGISTERS.values()}
@@ -94,15 +97,15 @@ class IssTransport:
         """Level of the interrupt."""
         return self._interrupt and bool(self._registers["IRQ_ENABLE"] & 1)
 
-    def _name(self, address: int) -> str:
-        try:
-            return _NAMES[address]
-        except KeyError:
-            raise ValueError(f"no register at 0x{address:03x}") from None
+    def _name(self, address: int, access: str, known: frozenset[int]) -> str:
+        """The register's name, empty if there is none."""
+        if self.machine.config.register_errors and address not in known:
+            raise answered_error(access, address)
+        return _NAMES.get(address, "")
 
     def read32(self, address: int) -> int:
-        """Read a register."""
-        name = self._name(address)
+        """Read a register; there is 0 where there is none."""
+        name = self._name(address, "reading", READABLE)
         if name in self._constants:
             return self._constants[name]
         if name in self._registers:
@@ -123,7 +126,7 @@ class IssTransport:
 
     def write32(self, address: int, value: int) -> None:
         """Write a register; one that cannot be written ignores it."""
-        name = self._name(address)
+        name = self._name(address, "writing", WRITABLE)
         if name in self._registers:
             self._registers[name] = value & (1 if name == "IRQ_ENABLE" else 0xFFFF_FFFF)
         elif name == "CONTROL":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tilewright.hw.commands import COMMAND_BYTES, SCALARS
 from tilewright.hw.config import Config
 from tilewright.hw.encoding import decode
-from tilewright.hw.registers import COUNTERS, STATUS_DONE
+from tilewright.hw.registers import COUNTERS, READABLE, STATUS_DONE
 from tilewright.sim.cycles import Memory, Prediction, predict
 from tilewright.sim.iss_transport import IssTransport
 from tilewright.sim.trace import Span
@@ -55,7 +55,7 @@ class ModelTransport(IssTransport):
 
     def read32(self, address: int) -> int:
         """Read a register."""
-        name = self._name(address)
+        name = self._name(address, "reading", READABLE)
         if self.prediction is not None and name in ("CYCLES_LO", "CYCLES_HI"):
             return self.prediction.cycles >> (32 if name == "CYCLES_HI" else 0) & 0xFFFF_FFFF
         if self.prediction is not None and name.startswith("COUNT_"):

@@ -3,6 +3,7 @@
 import functools
 
 from tilewright.hw.config import Config
+from tilewright.hw.names import TOP_NAME
 
 
 @functools.lru_cache(maxsize=8)
@@ -11,7 +12,7 @@ def verilog(config: Config) -> str:
     # The generator is a large import that software with a simulator already built does without.
     from tilewright.hw.generate import generate_verilog
 
-    return generate_verilog(config)
+    return generate_verilog(config, prefix=TOP_NAME)
 
 
 @functools.lru_cache(maxsize=64)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilewright.hw.core import TOP_NAME
+from tilewright.hw.names import TOP_NAME
 from tilewright.synth.harness import add_harness
 from tilewright.synth.tools import SynthesisError, need, run_python
 from tilewright.synth.yosys import Synthesis

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from tilewright.hw.cells import Cell
 from tilewright.hw.config import Config
-from tilewright.hw.core import TOP_NAME, Tilewright
+from tilewright.hw.core import Tilewright
+from tilewright.hw.names import TOP_NAME
 
 _MODULE = re.compile(
     r"^(?:\(\*.*\*\)\n)*module (?P<name>\\\S+|\w+)\s*\(.*?^endmodule$", re.MULTILINE | re.DOTALL

@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tilewright.hw.config import Config
-from tilewright.hw.core import TOP_NAME
 from tilewright.hw.generate import generate_verilog
+from tilewright.hw.names import TOP_NAME
 from tilewright.synth.targets import LATCHES, Resources, Target
 from tilewright.synth.tools import SynthesisError, need, run_python
 from tilewright.synth.units import Unit, units
@@ -225,7 +225,7 @@ def synthesize(
     need("pyosys", "pyosys")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    verilog = generate_verilog(config)
+    verilog = generate_verilog(config, prefix=TOP_NAME)
     (folder / f"{TOP_NAME}.v").write_text(verilog, encoding="utf-8")
     end = None if timeout is None else time.monotonic() + timeout
 

@@ -67,12 +67,21 @@ def test_type_checkers_are_told_what_is_loaded() -> None:
     assert sorted(tw.__all__) == tw.__all__
 
 
-def test_there_is_one_tree_of_errors() -> None:
+def test_there_is_one_tree_of_errors(tmp_path: Path) -> None:
     """Every exception of the project that reaches a user is an `Error`."""
     for name in ERRORS:
         assert issubclass(getattr(tw, name), tw.Error), name
     with pytest.raises(tw.Error, match="preset 'smal' is unknown"):
         tw.preset("smal")
+    refused: list[tuple[Any, dict[str, Any]]] = [
+        ("tiny", {}),
+        (tw.preset("tiny"), {"prefix": "module"}),
+        (tw.preset("tiny"), {"packages": ["spam"]}),
+        (tw.preset("tiny"), {"reset": "none"}),
+    ]
+    for config, options in refused:
+        with pytest.raises(tw.Error, match=r"expected|must"):
+            tw.generate(config, tmp_path, **options)
     private = {"_OutOfTimeError", "WindowError", "Unavailable"}
     builtin = {name for name in dir(builtins) if name.endswith(("Error", "Exception"))}
     for path in (path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")):

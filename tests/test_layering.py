@@ -1,6 +1,8 @@
 """Who may import whom: the rules of docs/architecture.md, read from the source."""
 
 import ast
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ DEFINITIONS = {
     "hw.config",
     "hw.encoding",
     "hw.manifest",
+    "hw.names",
     "hw.registers",
     "hw.tables",
 }
@@ -191,3 +194,17 @@ def test_all_ways_to_import_are_seen(tmp_path):
     found = {(line, name) for line, name in imports("sim.a", path)}
     assert {(1, "hw.config"), (2, "hw.config"), (2, "hw"), (3, "sim.toolchain")} <= found
     assert {(6, "sw.errors"), (7, "sim.native")} <= found
+
+
+STRAY = re.compile(r"(\.(orig|rej|bak|tmp|swp|swo|pyc|patch|diff)|~|\.DS_Store)$")
+"""Names of what editors, merges and tools leave behind."""
+
+
+def test_no_stray_files():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a clone")
+    names = listed.stdout.splitlines()
+    assert "pyproject.toml" in names
+    assert [name for name in names if STRAY.search(name)] == []
+    assert STRAY.search("hw/systolic/matmul.py.orig")

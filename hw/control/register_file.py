@@ -1,5 +1,7 @@
 """The AXI4-Lite register file."""
 
+from collections.abc import Collection
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
@@ -8,6 +10,7 @@ from tilewright.hw.cells import Cell
 from tilewright.hw.commands import REGIONS, SCALARS
 from tilewright.hw.config import Config
 from tilewright.hw.control.counters import COUNTER_BITS, NAMES
+from tilewright.hw.dma.axi import RESP_ERROR
 from tilewright.hw.manifest import manifest_hash
 from tilewright.hw.registers import (
     ADDRESS_WIDTH,
@@ -15,7 +18,9 @@ from tilewright.hw.registers import (
     CONTROL_SOFT_RESET,
     CONTROL_START,
     IDENTIFICATION,
+    READABLE,
     REGISTERS,
+    WRITABLE,
 )
 
 
@@ -26,7 +31,10 @@ def version_word() -> int:
 
 
 class RegisterFile(Cell):
-    """AXI4-Lite slave, one access at a time; every address answers OKAY, unused ones read 0.
+    """AXI4-Lite slave, one access at a time; unused addresses read 0 and ignore what is written.
+
+    Every access answers OKAY, or by `Config.register_errors` SLVERR where there is nothing to read
+    or to write.
 
     Attributes
     ----------
@@ -127,6 +135,8 @@ class RegisterFile(Cell):
                                 )
                 with m.Case(REGISTERS["CONTROL"].address >> 2):
                     m.d.comb += control.eq(Mux(strobe[0], data[:3], 0))
+        if config.register_errors:
+            self._answer_errors(m, self.s_axi_bresp, writes, address, WRITABLE)
         m.d.comb += [
             self.start.eq((control & CONTROL_START) != 0),
             self.soft_reset.eq((control & CONTROL_SOFT_RESET) != 0),
@@ -187,6 +197,18 @@ class RegisterFile(Cell):
                                 if name.endswith("_HI")
                                 else self.counter_value[:32]
                             )
+        if config.register_errors:
+            self._answer_errors(m, self.s_axi_rresp, looks, read_address, READABLE)
         with m.If(has_value & self.s_axi_rready):
             m.d.sync += has_value.eq(0)
         return m
+
+    @staticmethod
+    def _answer_errors(
+        m: Module, response: Signal, accepted: Signal, address: Signal, known: Collection[int]
+    ) -> None:
+        """Answer an access from the cycle after it was `accepted` on: SLVERR unless it is known."""
+        wrong = Signal(name=f"{response.name}_wrong", reset_less=True)
+        m.d.comb += response.eq(Mux(wrong, RESP_ERROR, 0))
+        with m.If(accepted):
+            m.d.sync += wrong.eq(~address[2:].matches(*sorted(word >> 2 for word in known)))

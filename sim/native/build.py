@@ -11,12 +11,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tilewright.hw.names import TOP_NAME
 from tilewright.sim import toolchain
 
 LIBRARY = "simulator.so"
 """Name of the library in the folder of a build."""
-
-TOP = "tilewright"
 
 SOURCES = ("harness.cpp", "axi_memory.h", "axi_lite.h", "memory.h", "ports.h", "spans.h")
 _HERE = Path(__file__).parent
@@ -42,7 +41,7 @@ _VERILATE = (
     "-Wno-lint",
     "-Wno-style",
     "--top-module",
-    TOP,
+    TOP_NAME,
     "--prefix",
     "Vtilewright",
 )
@@ -139,7 +138,7 @@ def build(
     toolchain.check_no_blank(folder)
     objects = folder / "objects"
     objects.mkdir()
-    (folder / f"{TOP}.v").write_text(verilog, encoding="utf-8")
+    (folder / f"{TOP_NAME}.v").write_text(verilog, encoding="utf-8")
     bound = {"labels.sv": labels, "probes.sv": probes}
     for name, text in bound.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -157,7 +156,7 @@ def build(
     tell(f"Verilator reads {len(verilog) // 1024} KiB of Verilog")
     command: list[str | Path] = [toolchain.verilator(), *_VERILATE, *(_TRACE if trace else ())]
     command += ["-CFLAGS", " ".join(compile_flags), "-LDFLAGS", " ".join(link_flags)]
-    command += ["--exe", "-o", LIBRARY, "--Mdir", "objects", f"{TOP}.v", "harness.cpp"]
+    command += ["--exe", "-o", LIBRARY, "--Mdir", "objects", f"{TOP_NAME}.v", "harness.cpp"]
     command += [name for name, text in bound.items() if text]
     toolchain.run(command, cwd=folder, env=env, timeout=timeout)
 
@@ -175,7 +174,7 @@ def build(
     library = folder / LIBRARY
     os.replace(objects / LIBRARY, library)
     shutil.rmtree(objects)
-    (folder / f"{TOP}.v").unlink()
+    (folder / f"{TOP_NAME}.v").unlink()
     for name in bound:
         (folder / name).unlink()
     return library

@@ -11,8 +11,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from tilewright import Error
 from tilewright.hw.commands import Unit
+from tilewright.sim.errors import SimulationError, answered_error
 from tilewright.sim.trace import Span
 
 CHANNELS = ("AR", "R", "AW", "W", "B")
@@ -25,10 +25,6 @@ _CHUNK = 10_000
 """Cycles of the first call of a run into the library."""
 _CHUNK_SECONDS = 0.2
 """About how long the later ones take: Ctrl-C and progress wait for the end of a call."""
-
-
-class SimulationError(Error, RuntimeError):
-    """The simulation cannot go on: a register access without an answer, or the model failed."""
 
 
 class ProtocolError(SimulationError):
@@ -351,23 +347,27 @@ class NativeSimulator:
         """Read a register; it must answer within `limit` cycles."""
         value = ctypes.c_uint32()
         status = self._library.tw_read(self._live, address, ctypes.byref(value), limit)
-        self._check(status, f"reading register 0x{address:03x}", limit)
+        self._check_access(status, "reading", address, limit)
         return value.value
 
     def write32(self, address: int, value: int, *, limit: int = 10_000) -> None:
         """Write a register; it must answer within `limit` cycles."""
         status = self._library.tw_write(self._live, address, value, limit)
-        self._check(status, f"writing register 0x{address:03x}", limit)
+        self._check_access(status, "writing", address, limit)
 
-    def _check(self, status: int, what: str = "", limit: int = 0) -> None:
+    def _check_access(self, status: int, access: str, address: int, limit: int) -> None:
+        if status == _TIMEOUT:
+            what = f"{access} register 0x{address:03x}"
+            raise SimulationError(f"{what}: no answer in {limit} cycles")
+        if status == _BAD_RESPONSE:
+            raise answered_error(access, address)
+        self._check(status)
+
+    def _check(self, status: int) -> None:
         if status in (_OK, _INTERRUPT):
             return
         if status == _VIOLATION:
             raise ProtocolError(self.violations)
-        if status == _TIMEOUT:
-            raise SimulationError(f"{what}: no answer in {limit} cycles")
-        if status == _BAD_RESPONSE:
-            raise SimulationError(f"{what}: answered with an error")
         raise SimulationError(self._library.tw_error(self._live).decode())
 
     # ---- memory ----

@@ -15,8 +15,9 @@ import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, First, RisingEdge
-from cocotbext.axi import AxiLiteBus, AxiLiteMaster
+from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
+from tilewright.sim.errors import SimulationError, answered_error
 from tilewright.sim.testbenches.axi_memory import AxiMemory, Manners
 from tilewright.sim.testbenches.runner import PARAMETERS, parameters
 
@@ -82,11 +83,16 @@ class Server:
 
     async def read32(self, address: int) -> int:
         """Read a register."""
-        return int(await self._master.read_dword(address))
+        answer = await self._master.read(address, 4)
+        if answer.resp != AxiResp.OKAY:
+            raise answered_error("reading", address)
+        return int.from_bytes(answer.data, "little")
 
     async def write32(self, address: int, value: int) -> None:
         """Write a register."""
-        await self._master.write_dword(address, value)
+        answer = await self._master.write(address, value.to_bytes(4, "little"))
+        if answer.resp != AxiResp.OKAY:
+            raise answered_error("writing", address)
 
     async def wait(self, cycles: int) -> bool:
         """Let cycles pass, up to the interrupt; whether it is high."""
@@ -128,8 +134,8 @@ async def serves(dut: Any) -> None:
             return
         try:
             answer = True, await getattr(server, name)(*arguments)
-        except ValueError as error:
-            answer = False, str(error)
+        except (ValueError, SimulationError) as error:
+            answer = False, error
         connection.send(answer)
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from cocotb_tools.runner import get_runner
 
 from tilewright.hw.config import Config
-from tilewright.sim.native.simulator import SimulationError
+from tilewright.sim.errors import SimulationError
 from tilewright.sim.testbenches.runner import _BUILD_ARGUMENTS, SIMULATORS
 from tilewright.sim.toolchain import ToolchainError, build_environment, check_no_blank
 
@@ -188,7 +188,7 @@ class CocotbTransport:
         except (EOFError, OSError):
             raise SimulationError(self._ended("the simulation has ended")) from None
         if not good:
-            raise ValueError(answer)
+            raise answer
         return answer
 
     # ---- the interface ----

@@ -5,13 +5,13 @@ The rest of the project uses what is imported here.
 
 from tilewright.sim.toolchain.doctor import (
     NEEDED_PYTHON,
-    NEEDED_VERILATOR,
     Tool,
     libpython,
     tools,
     try_build,
 )
 from tilewright.sim.toolchain.environment import (
+    NEEDED_VERILATOR,
     build_env,
     build_environment,
     check_no_blank,

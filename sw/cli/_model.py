@@ -122,5 +122,5 @@ def open_session(
                 progress=lambda done, total: tell(f"{backend}: {done} of {plural(total, 'text')}"),
             )
             pipeline.engine = engine
-            tell(f"compile for {config.name} and run on {backend}")
+            tell(f"compile for {config.title} and run on {backend}")
             yield Session(pipeline, engine.results, engine)

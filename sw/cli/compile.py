@@ -61,7 +61,7 @@ def command(
         task = bar.add_task(f"quantize {model} to {precision}", total=None)
         pipeline = Pipeline.load(model, outputs=outputs, precision=precision)
         quantized = pipeline.quantized
-        bar.update(task, description=f"compile for {config.name}", total=len(quantized.layers))
+        bar.update(task, description=f"compile for {config.title}", total=len(quantized.layers))
         executable = compile_model(
             quantized,
             config,
@@ -76,7 +76,7 @@ def command(
 
     figures = summary(executable)
     emit_tables(
-        program_tables(figures, f"{output}: {Path(model).name} for {config.name}"),
+        program_tables(figures, f"{output}: {Path(model).name} for {config.title}"),
         json_path=json_path,
         keys=["places"],
         extra=figures,

@@ -149,7 +149,7 @@ def command(
     cycles = sum(r["cycles"] for r in rows)
     counters = [outcome.rtl.result.counters for outcome in outcomes]
     title = (
-        f"{Path(model).name} layer {layer}, W8A8, sequence {sequence}, {config.name} "
+        f"{Path(model).name} layer {layer}, W8A8, sequence {sequence}, {config.title} "
         f"{config.rows}×{config.columns}, {plural(config.lanes, 'lane')}, "
         f"{size(config.onchip_bytes)} on chip"
     )

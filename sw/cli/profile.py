@@ -112,8 +112,8 @@ def command(
         profile = _run(work, config, backend, bar, task)
         files = [] if output is None else _write(profile, work.title, output, start, cycles, tell)
     machine = (
-        f"{backend}, {config.name} {config.rows}×{config.columns}, {plural(config.lanes, 'lane')}, "
-        f"{size(config.onchip_bytes)} on chip"
+        f"{backend}, {config.title} {config.rows}×{config.columns}, "
+        f"{plural(config.lanes, 'lane')}, {size(config.onchip_bytes)} on chip"
     )
     title, total = f"{work.title}: {machine}", profile.total()
     units, rows = profile.units(), [*profile.operations(by), total]
@@ -216,7 +216,7 @@ def _caption(profile: "Profile", title: str) -> str:
     config = profile.executable.config
     total = profile.total()
     share = f"{total['utilization']:.2%} of the array" if total["utilization"] else ""
-    return f"{title}, {config.name}: {plural(total['cycles'], 'cycle')}, {share}"
+    return f"{title}, {config.title}: {plural(total['cycles'], 'cycle')}, {share}"
 
 
 def _share(value: float | None) -> str:

@@ -128,7 +128,7 @@ def command(
                 )
                 row["seconds"] = result.seconds
             rows.append(row)
-    machine = f"{config.name} {config.rows}×{config.columns}, {size(config.onchip_bytes)} on chip"
+    machine = f"{config.title} {config.rows}×{config.columns}, {size(config.onchip_bytes)} on chip"
     where = "golden functions" if backend == "reference" else f"{backend}, {machine}"
     tables: list[tuple[str, list[Column], list[dict[str, Any]]]] = [
         (f"{Path(model).name}, {precision}, {where}", _columns(rows, backend), rows)

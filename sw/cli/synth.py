@@ -87,7 +87,7 @@ def command(
         raise UserError(f"--pnr is for target ecp5, not {family.name}")
     if not 1 <= timeout < math.inf:
         raise UserError(f"--timeout {timeout:g}: a number of seconds, 1 or more, is needed")
-    folder = output or Path("build") / "synth" / f"{config.name}-{family.name}"
+    folder = output or Path("build") / "synth" / f"{config.title}-{family.name}"
     result = None
     start = time.monotonic()
     try:
@@ -113,7 +113,7 @@ def command(
         raise failure from error
     seconds = time.monotonic() - start
 
-    tables = [(f"{config.name} on {family.description}", _UNIT_COLUMNS, unit_rows(synthesis))]
+    tables = [(f"{config.title} on {family.description}", _UNIT_COLUMNS, unit_rows(synthesis))]
     notes = [f"netlist: {synthesis.netlist}"]
     extra: dict[str, Any] = {
         "config": config.to_dict(),

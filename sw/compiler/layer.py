@@ -146,7 +146,7 @@ def check_layer(layer: QLayer, config: Config, sequence: int) -> None:
         raise CompileError(f"sequence = {sequence}: 1 to {SEQUENCE_MAX} is needed")
     if layer.act not in config.functions:
         raise CompileError(
-            f"activation {layer.act}: the lanes of {config.name} hold "
+            f"activation {layer.act}: the lanes of {config.title} hold "
             f"{', '.join(config.functions) or 'no function'}"
         )
     check_sizes(hidden=layer.hidden, heads=layer.heads, head_dim=layer.head_dim, ffn=layer.ffn)
@@ -341,7 +341,7 @@ def plan_layer(layer: QLayer, config: Config, sequence: int, *, effort: int = EF
     best = search.best()
     if best is None:
         raise CompileError(
-            f"{config.name}: a scratchpad of {config.sp_words} words of {config.word_bytes} bytes "
+            f"{config.title}: a scratchpad of {config.sp_words} words of {config.word_bytes} bytes "
             f"(with {config.scale_rows} scale and {config.stat_rows} statistics rows) is too small "
             f"for sequence {sequence}, hidden {layer.hidden}, {layer.heads} heads of "
             f"{layer.head_dim}, ffn {layer.ffn}"

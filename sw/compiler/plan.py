@@ -159,7 +159,7 @@ def _accumulators(config: Config, shape: Shape) -> tuple[AccPlan, int, int]:
     room = [words for start, words, _ in options if min(size, start) // panel >= least]
     raise CompileError(
         f"sequence {shape.sequence}: {least} rows of scores take {least * tiles} accumulator "
-        f"words, and products beside them {least * panel}; {config.name} has {config.acc_words}, "
+        f"words, and products beside them {least * panel}; {config.title} has {config.acc_words}, "
         f"of which scores get {max(room, default=0)} at most"
     )
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tilewright.hw.commands import COMMAND_BYTES, PROGRAM_REGION, REGIONS
 from tilewright.hw.config import Config
-from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.manifest import differences, identity
 from tilewright.sw.arguments import as_bytes, instance, integer
 from tilewright.sw.driver.backends import open_transport
 from tilewright.sw.driver.errors import DeviceMismatch
@@ -123,11 +123,11 @@ class Device(Machine):
             If it does not fit; nothing is kept of it then.
         """
         instance("executable", executable, Executable)
-        expected, found = manifest_hash(self.config), manifest_hash(executable.config)
-        if found != expected:
+        wrong = differences(identity(executable.config), identity(self.config))
+        if wrong:
             raise DeviceMismatch(
-                f"the program was made for configuration {executable.config.name!r} (manifest hash "
-                f"{found:016x}), the machine is {self.config.name!r} ({expected:016x})"
+                f"the program was made for configuration {executable.config.label!r}; the machine "
+                f"is {self.config.label!r}: the program has {wrong}"
             )
         return Loaded(self, executable)
 

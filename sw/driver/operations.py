@@ -139,7 +139,7 @@ class Operations:
         if low < -bound or high >= bound:
             raise InputError(
                 f"matmul: b of {low} to {high}, weight_bits = {config.weight_bits} of "
-                f"{config.name} holds {-bound} to {bound - 1}"
+                f"{config.title} holds {-bound} to {bound - 1}"
             )
 
     def _batches(self, x: Array, w: Array) -> Array:

@@ -11,7 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from tilewright.hw.config import Config
-from tilewright.sim.native.build import LIBRARY, TOP, build, build_key
+from tilewright.hw.names import TOP_NAME
+from tilewright.sim.native.build import LIBRARY, build, build_key
 from tilewright.sim.native.labels import labels
 from tilewright.sim.native.probes import probes
 from tilewright.sim.toolchain import run, toolchain_id
@@ -42,13 +43,13 @@ def generated(config: Config, *, progress: Callable[[str], None] | None = None) 
     tell = progress or (lambda text: None)
 
     def generate(folder: Path) -> None:
-        tell(f"generating {config.name}")
+        tell(f"generating {config.title}")
         (folder / "tilewright.v").write_text(verilog(config), encoding="utf-8")
 
     folder = build_once(
         cache_dir() / VERILOG / _verilog_key(config),
         generate,
-        on_wait=lambda: tell(f"another process generates {config.name}; waiting for it"),
+        on_wait=lambda: tell(f"another process generates {config.title}; waiting for it"),
     )
     return (folder / "tilewright.v").read_text(encoding="utf-8")
 
@@ -95,7 +96,7 @@ def simulator_library(
     tell = progress or (lambda text: None)
     if isinstance(source, Config):
         text = generated(source, progress=progress)
-        names, nets = labels(TOP) if trace else "", probes(TOP) if spans else ""
+        names, nets = labels(TOP_NAME) if trace else "", probes(TOP_NAME) if spans else ""
     else:
         text, names, nets = source, "", ""
     key = build_key(text, trace=trace, labels=names, probes=nets)
@@ -142,7 +143,7 @@ def cocotb_build(
     digest = hashlib.sha256("\n".join([*tools, text]).encode()).hexdigest()[:32]
 
     def build(folder: Path) -> None:
-        tell(f"building {config.name} for cocotb on {simulator}")
+        tell(f"building {config.title} for cocotb on {simulator}")
         with _without_blanks(folder) as place:
             build_core(text, place, simulator)
 

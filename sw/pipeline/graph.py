@@ -137,7 +137,8 @@ def _(node: ir.Activation, v: Values, device: Device, bits: int) -> npt.NDArray[
     if table not in device.config.functions:
         held = ", ".join(device.config.functions) or "none"
         raise GraphError(
-            f"Activation {node.out}: {node.function} needs {table}, {device.config.name} has {held}"
+            f"Activation {node.out}: {node.function} needs {table}, "
+            f"{device.config.title} has {held}"
         )
     gain = QUICK_GELU if node.function == "quick_gelu" else 1.0
     x = v[node.x].astype(np.float64) * gain

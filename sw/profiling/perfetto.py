@@ -105,7 +105,7 @@ def trace(profile: Profile) -> dict[str, Any]:
         "displayTimeUnit": "ns",
         "otherData": {
             "note": "a microsecond is a clock cycle of the machine; 0 is the start of the run",
-            "config": profile.executable.config.name,
+            "config": profile.executable.config.title,
             "cycles": profile.result.cycles,
         },
         "traceEvents": [

@@ -85,14 +85,14 @@ def model_work(
     if layer != WHOLE:
         if int(layer) >= count:
             raise UserError(f"layer {layer}: 0 to {count - 1}, or `{WHOLE}`")
-        tell(f"compile for {config.name}")
+        tell(f"compile for {config.title}")
         title = f"{name} layer {int(layer)}, {precision}, sequence {sequence}"
         return _layer(title, model.layers[int(layer)], config, sequence)
     executable = compile_model(
         model,
         config,
         sequence,
-        progress=lambda done, total: tell(f"compile for {config.name}: layer {done} of {total}"),
+        progress=lambda done, total: tell(f"compile for {config.title}: layer {done} of {total}"),
     )
     tokens = np.random.default_rng(SEED).integers(0, len(model.embedding.word), sequence)
     return Work(
@@ -144,7 +144,7 @@ def shape_work(shape: str, config: Config, *, sequence: int, precision: str, tel
     (widths,) = parse_precision(precision, 1)
     tell("make a random layer")
     layer = make_layer(SEED, precision=widths, **sizes)
-    tell(f"compile for {config.name}")
+    tell(f"compile for {config.title}")
     text = ", ".join(f"{name} {size}" for name, size in sizes.items())
     return _layer(
         f"random layer, {text}, {precision}, sequence {sequence}", layer, config, sequence

@@ -114,7 +114,7 @@ def _frame(commands: list[Command], config: Config) -> list[Problem]:
         expected = manifest_hash(config)
         if commands[0]["hash"] != expected:
             found.append(
-                Problem(0, f"hash = {commands[0]['hash']:#x}: {config.name} has {expected:#x}")
+                Problem(0, f"hash = {commands[0]['hash']:#x}: {config.title} has {expected:#x}")
             )
         if commands[0]["commands"] != len(commands):
             found.append(Problem(0, f"commands = {commands[0]['commands']}: {len(commands)} are"))

@@ -101,7 +101,7 @@ class Executable:
     def __post_init__(self) -> None:
         if self.program.config != self.config:
             raise ValueError(
-                f"program for {self.program.config.name!r}, executable for {self.config.name!r}"
+                f"program for {self.program.config.title!r}, executable for {self.config.title!r}"
             )
         for region, size in self.regions.items():
             if not 0 <= region < REGIONS or region == PROGRAM_REGION:

@@ -1,8 +1,9 @@
 """Programs as files: one safetensors container, written whole or not at all.
 
 Tensors (u8): `commands`, and `region N` for each region of constants. The string metadata has one
-key, "tilewright program": a JSON document with the format's version, the manifest's hash, the
-configuration, regions, buffers, scalars, metadata, and a SHA-256 over all of it and the tensors.
+key, "tilewright program": a JSON document with the format's version, the manifest's hash and what
+it is made of, the configuration, regions, buffers, scalars, metadata, and a SHA-256 over all of it
+and the tensors.
 (One key because safetensors writes several in any order, and equal programs make equal files.)
 """
 
@@ -23,14 +24,14 @@ from safetensors.numpy import save as save_tensors
 
 from tilewright import __version__
 from tilewright.hw.config import Config
-from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.manifest import differences, identity, manifest_hash
 from tilewright.sw.files import write_whole
 from tilewright.sw.program.errors import ProgramFileError
 from tilewright.sw.program.executable import Buffer, Executable
 from tilewright.sw.program.program import Program
 
 FORMAT = "tilewright program"
-VERSION = 1
+VERSION = 2
 """Of the format; files of another are refused."""
 
 _BEGIN = b'{"__metadata__":{"tilewright program":'
@@ -77,6 +78,7 @@ def to_bytes(executable: Executable) -> bytes:
         "version": VERSION,
         "software": __version__,
         "hash": f"{manifest_hash(executable.config):016x}",
+        "identity": identity(executable.config),
         "config": executable.config.to_dict(),
         "regions": {str(region): size for region, size in executable.regions.items()},
         "buffers": {name: asdict(buffer) for name, buffer in executable.buffers.items()},
@@ -135,18 +137,18 @@ def _tensors(data: bytes, whole: int, origin: str) -> dict[str, npt.NDArray[np.u
 
 
 def _machine(document: Mapping[str, Any], config: Config | None, origin: str) -> Config:
-    """The configuration, which must be the wanted one and known to this software as it was then."""
-    made = Config.from_dict(document["config"])
-    stored = str(document["hash"])
-    if config is not None and f"{manifest_hash(config):016x}" != stored:
+    """The configuration, whose programs must be the wanted one's and as this software makes them.
+
+    One that a later version wrote may have options unknown here; the hash says whether they matter.
+    """
+    values, known = document["config"], Config().to_dict()
+    made = Config.from_dict({key: value for key, value in values.items() if key in known})
+    wanted = config or made
+    wrong = differences(document["identity"], identity(wanted))
+    if wrong:
         raise ProgramFileError(
-            f"{origin}: made for configuration {made.name!r} (manifest hash {stored}), the machine "
-            f"is {config.name!r} ({manifest_hash(config):016x})"
-        )
-    if f"{manifest_hash(made):016x}" != stored:
-        raise ProgramFileError(
-            f"{origin}: made by version {document['software']} for {made.name!r} with manifest "
-            f"hash {stored}, which is {manifest_hash(made):016x} in version {__version__}"
+            f"{origin}: made by version {document['software']} for {made.label!r}; version "
+            f"{__version__} of {wanted.label!r} differs: the program has {wrong}"
         )
     return made
 

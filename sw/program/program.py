@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tilewright.hw.commands import COMMAND_BYTES, Opcode
 from tilewright.hw.config import Config
 from tilewright.hw.encoding import Command, command, decode, encode
-from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.manifest import hash_difference, manifest_hash
 
 
 @dataclass
@@ -91,7 +91,8 @@ class Program:
         expected = manifest_hash(config)
         if items[0]["hash"] != expected:
             raise ValueError(
-                f"BEGIN hash = {items[0]['hash']:016x}: configuration {config.name!r} has "
-                f"{expected:016x}"
+                f"BEGIN hash = {items[0]['hash']:016x}: configuration {config.label!r} has "
+                f"{expected:016x}; the program is for "
+                f"{hash_difference(items[0].integer('hash'), config)}"
             )
         return cls(config, items[1:-1])

@@ -24,7 +24,7 @@ def summary(executable: Executable) -> dict[str, Any]:
     units = Counter(item.unit for item in executable.program)
     opcodes = Counter(item.opcode for item in executable.program)
     return {
-        "config": executable.config.name,
+        "config": executable.config.title,
         "hash": f"{manifest_hash(executable.config):016x}",
         "commands": {
             "all": len(executable.program),

@@ -52,7 +52,8 @@ def test_transfer_unit(width, tmp_path):
     run("tilewright_transfer_unit", ["transfer_unit"], tmp_path, config, transfer=layout)
 
 
-def test_registers(tmp_path):
-    config = shape(4, 8)
+@pytest.mark.parametrize("errors", [0, 1])
+def test_registers(errors, tmp_path):
+    config = shape(4, 8, register_errors=errors)
     cell = RegisterBench(config)
     run(cell.cell_name, ["registers"], tmp_path, config, text=cell_verilog(cell))

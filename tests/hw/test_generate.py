@@ -17,6 +17,7 @@ from tilewright.hw.config import ACTIVATION_FUNCTIONS, PRESETS, Config, preset_c
 from tilewright.hw.documents import manifest, ports
 from tilewright.hw.generate import YosysError, generate, generate_verilog
 from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.names import module_prefix
 from tilewright.hw.registers import REGISTERS
 from tilewright.sim import toolchain
 
@@ -56,12 +57,12 @@ def test_a_full_disk_leaves_nothing_and_names_the_file(tmp_path, monkeypatch, th
     write = Path.write_text
 
     def full(path, text, **options):
-        if "tilewright.h" in path.name:
+        if ".h." in path.name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(path, text, **options)
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match=r"No space left on device: '.*/a/b/tilewright\.h'$"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a/b/tilewright_\w+\.h'$"):
         generate(TINY, where)
     left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
     assert left == (["a/b/manifest.json"] if there else [])
@@ -125,7 +126,7 @@ def assert_clean(verilog: Path, scratch: Path) -> None:
             "--default-language",
             "1364-2001",
             "--top-module",
-            "tilewright",
+            verilog.stem,
             str(verilog),
         ],
         env=toolchain.build_env(),
@@ -135,7 +136,7 @@ def assert_clean(verilog: Path, scratch: Path) -> None:
     assert result.returncode == 0, output
     assert "%Warning" not in output, output
     if shutil.which("iverilog") is not None:
-        command = ["iverilog", "-g2001", "-Wall", "-Wno-timescale", "-s", "tilewright"]
+        command = ["iverilog", "-g2001", "-Wall", "-Wno-timescale", "-s", verilog.stem]
         command += ["-o", str(scratch / "out"), str(verilog)]
         result = toolchain.run(command, check=False)
         assert result.returncode == 0, result.stdout
@@ -143,7 +144,7 @@ def assert_clean(verilog: Path, scratch: Path) -> None:
 
 
 def test_linters_are_silent(folder, tmp_path):
-    assert_clean(folder / "tilewright.v", tmp_path)
+    assert_clean(folder / "tilewright_tiny.v", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_linters_are_silent(folder, tmp_path):
 )
 def test_linters_are_silent_on_every_shape(config, tmp_path):
     path = tmp_path / "tilewright.v"
-    path.write_text(generate_verilog(config), encoding="utf-8")
+    path.write_text(generate_verilog(config, prefix="tilewright"), encoding="utf-8")
     assert_clean(path, tmp_path)
 
 
@@ -168,11 +169,11 @@ def test_ports():
 
 
 def test_ports_are_those_of_the_verilog(folder):
-    text = (folder / "tilewright.v").read_text(encoding="utf-8")
-    head = re.search(r"^module tilewright\(([^)]*)\)", text, re.MULTILINE)
+    text = (folder / "tilewright_tiny.v").read_text(encoding="utf-8")
+    head = re.search(r"^module tilewright_tiny\(([^)]*)\)", text, re.MULTILINE)
     assert head is not None
     assert {name.strip() for name in head[1].split(",")} == {p["name"] for p in ports(TINY)}
-    template = (folder / "tilewright_instance.v").read_text(encoding="utf-8")
+    template = (folder / "tilewright_tiny_instance.v").read_text(encoding="utf-8")
     assert {m[1] for m in re.finditer(r"^    \.(\w+)\(", template, re.MULTILINE)} == {
         p["name"] for p in ports(TINY)
     }
@@ -180,7 +181,7 @@ def test_ports_are_those_of_the_verilog(folder):
 
 def test_manifest(folder):
     found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    assert found == manifest(TINY)
+    assert found == manifest(TINY, "tilewright_tiny")
     assert found["version"] == __version__
     assert int(found["hash"], 16) == manifest_hash(TINY)
     assert Config.from_dict(found["config"]) == TINY
@@ -189,12 +190,62 @@ def test_manifest(folder):
 def test_hash_tells_configurations_apart():
     hashes = {manifest_hash(config) for config in PRESETS.values()}
     assert len(hashes) == len(PRESETS)
-    assert manifest_hash(TINY) != manifest_hash(TINY.with_settings(["lanes=4"]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("rows=8", True),
+        ("columns=8", True),
+        ("weight_bits=4", True),
+        ("functions=gelu,silu", True),
+        ("sp_depth=2048", True),
+        ("acc_depth=1024", True),
+        ("scale_rows=512", True),
+        ("stat_rows=512", True),
+        ("name=other", False),
+        ("lanes=4", False),
+        ("row_engines=2", False),
+        ("axi_addr_width=40", False),
+        ("axi_data_width=64", False),
+        ("axi_outstanding=1", False),
+        ("axi_max_burst=1", False),
+        ("queue_depth=8", False),
+    ],
+)
+def test_hash_covers_what_programs_depend_on(setting, told):
+    assert (manifest_hash(TINY) != manifest_hash(TINY.with_settings([setting]))) == told
+
+
+def test_hash_is_the_same_in_every_release(monkeypatch):
+    number = manifest_hash(TINY)
+    monkeypatch.setattr("tilewright.__version__", "99.0.0")
+    assert manifest_hash(TINY) == number
+
+
+def test_label_tells_configurations_apart():
+    changed = TINY.with_settings(["axi_outstanding=1"])
+    assert [config.label for config in PRESETS.values()] == list(PRESETS)
+    labels = {changed.label, TINY.with_settings(["lanes=4"]).label, Config(name="tiny").label}
+    assert len(labels) == 3
+    assert all(re.fullmatch("tiny-[0-9a-f]{8}", label) for label in labels)
+    assert changed.with_settings(["axi_outstanding=8"]).label == "tiny"
+
+
+def test_prefix_is_a_name_of_verilog(tmp_path):
+    assert module_prefix(TINY) == "tilewright_tiny"
+    mine = Config(name="my-npu")
+    assert module_prefix(mine) == f"tilewright_{mine.label.replace('-', '_')}"
+    assert module_prefix(TINY, "npu0") == "npu0"
+    for bad in ("", "0npu", "my-npu", "_npu", "npu\n", "é", "small", "module", "logic"):
+        with pytest.raises(ValueError, match=r"prefix .* must "):
+            generate(TINY, tmp_path / "none", prefix=bad)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 def test_c_header_compiles(folder):
-    source = '#include "tilewright.h"\nint x[TILEWRIGHT_REG_CONTROL == 0x20 ? 1 : -1];\n'
+    source = '#include "tilewright_tiny.h"\nint x[TILEWRIGHT_TINY_REG_CONTROL == 0x20 ? 1 : -1];\n'
     for language in ("c", "c++"):
         subprocess.run(
             ["g++", "-fsyntax-only", "-Wall", "-Werror", "-I", str(folder), "-x", language, "-"],

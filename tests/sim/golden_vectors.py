@@ -17,6 +17,12 @@ def _archive() -> Any:
     return np.load(_PATH, allow_pickle=False)
 
 
+def names() -> list[str]:
+    """Names of all arrays."""
+    found: list[str] = _archive().files
+    return found
+
+
 @cache
 def vector(name: str) -> npt.NDArray[Any]:
     """Array `name` of ``tests/data/vectors.npz``."""

@@ -8,7 +8,7 @@ import pytest
 from tests.sw.small_programs import copy_executable
 from tilewright.hw.config import preset_config
 from tilewright.hw.registers import IDENTIFICATION
-from tilewright.sim.native.simulator import SimulationError
+from tilewright.sim.errors import SimulationError
 from tilewright.sim.testbenches.transport import CocotbTransport, build_core
 from tilewright.sim.toolchain import ToolchainError
 from tilewright.sw.driver import Device

@@ -19,6 +19,7 @@ from tilewright.hw.registers import (
     STATUS_FAULT,
 )
 from tilewright.sim import toolchain
+from tilewright.sim.errors import SimulationError
 from tilewright.sim.native.build import build_key
 from tilewright.sim.native.simulator import (
     CHANNELS,
@@ -27,7 +28,6 @@ from tilewright.sim.native.simulator import (
     BusOptions,
     NativeSimulator,
     ProtocolError,
-    SimulationError,
 )
 from tilewright.sim.random_program import KINDS, random_program
 from tilewright.sw.driver.simulators import simulator_library

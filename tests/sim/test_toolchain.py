@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tilewright.hw.config import preset_config
 from tilewright.sim import toolchain
-from tilewright.sim.toolchain import environment
+from tilewright.sim.toolchain import doctor, environment
+from tilewright.sw.driver.backends import open_transport
 
 COUNTER = """\
 module counter(input clk, input rst, output reg [7:0] count);
@@ -93,6 +95,25 @@ def test_versions():
     assert toolchain.version_tuple(toolchain.cxx_version()) >= (9,)
     assert toolchain.verilator_version() in toolchain.toolchain_id()
     assert "\n" not in toolchain.toolchain_id()
+
+
+def test_an_old_verilator_is_refused_in_a_line(monkeypatch):
+    monkeypatch.setattr(environment, "verilator_version", lambda: "5.006")
+    with pytest.raises(
+        toolchain.ToolchainError, match=r"^Verilator 5\.006 \(.*\) is too old: "
+    ) as e:
+        toolchain.verilator()
+    assert "it must be 5.036 or later; type: " in str(e.value)
+    assert "\n" not in str(e.value)
+    # Before anything is looked for or built.
+    toolchain.toolchain_id.cache_clear()
+    for backend in ("verilator", "cocotb"):
+        with pytest.raises(toolchain.ToolchainError, match=r"^Verilator 5\.006 .* is too old"):
+            open_transport(backend, preset_config("tiny"))
+    # The doctor sees it nevertheless.
+    monkeypatch.setattr(doctor, "verilator_version", lambda: "5.006")
+    found = next(tool for tool in toolchain.tools() if tool.name == "verilator")
+    assert (found.version, found.ok) == ("5.006", False)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_program_file_is_compiled_inspected_and_run(
         assert call(*wanted, *option.split()) == 2
         assert option.split()[0] in capsys.readouterr().err
     assert call("run", folder, "--text", "a", "--preset", "small", "--program", file) == 2
-    assert "manifest" in capsys.readouterr().err
+    assert "'small' differs: the program has rows 4, not 8" in capsys.readouterr().err
 
 
 def test_a_program_of_a_batch_takes_texts_until_they_end(folder: Path, tmp_path: Path) -> None:

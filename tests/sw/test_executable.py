@@ -1,5 +1,6 @@
 """Executables: arrays to bytes and back, and parts that must fit together."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -177,3 +178,9 @@ def test_summary_and_utilization():
     assert executable.utilization(400) == 0.25
     assert copy_executable(CONFIG).utilization() == 0
     assert len(listing(executable).splitlines()) == 4
+
+
+def test_a_changed_preset_is_not_called_as_the_preset():
+    changed = preset_config("tiny").with_settings(["lanes=4"])
+    assert summary(copy_executable(preset_config("tiny")))["config"] == "tiny"
+    assert re.fullmatch("tiny-[0-9a-f]{8}", summary(copy_executable(changed))["config"])

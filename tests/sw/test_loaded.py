@@ -7,7 +7,7 @@ import pytest
 
 from tests.sw.small_programs import TARGET, copy_executable, move, state_executable
 from tilewright.hw.commands import Fault, Opcode
-from tilewright.hw.config import Config, preset_config
+from tilewright.hw.config import preset_config
 from tilewright.hw.encoding import Token, command
 from tilewright.sim.iss_transport import IssTransport
 from tilewright.sw.driver import (
@@ -346,10 +346,12 @@ def test_programs_and_raw_runs_live_together(device):
 
 def test_another_machines_program(iss):
     small = copy_executable(preset_config("small"))
-    with pytest.raises(DeviceMismatch, match=r"for configuration 'small' .* the machine is 'tiny'"):
+    text = "for configuration 'small'; the machine is 'tiny': the program has rows 8, not 4; "
+    with pytest.raises(DeviceMismatch, match=text):
         iss.load(small)
-    changed = Config.from_dict({**CONFIG.to_dict(), "queue_depth": 8})
-    with pytest.raises(DeviceMismatch):
+    changed = CONFIG.with_settings(["scale_rows=16", "functions="])
+    text = "'tiny-........'; .* has functions none, not gelu; scale_rows 16, not 1024$"
+    with pytest.raises(DeviceMismatch, match=text):
         iss.load(copy_executable(changed))
 
 

@@ -9,7 +9,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.sw.small_programs import copy_executable, state_executable
+from tilewright import __version__
 from tilewright.hw.config import Config, preset_config
+from tilewright.hw.manifest import identity, parameters
 from tilewright.sw.compiler.operations.matmul import compile_matmul
 from tilewright.sw.errors import UserError
 from tilewright.sw.program import ProgramFileError, file
@@ -96,12 +98,24 @@ def test_foreign_files(tmp_path):
 
 def test_another_machine(tmp_path):
     path = file.save(copy_executable(CONFIG), tmp_path / "a")
-    text = refusal(path, preset_config("small"))
-    assert "made for configuration 'tiny' (manifest hash " in text
-    assert "the machine is 'small' (" in text
+    assert refusal(path, preset_config("small")) == (
+        f"{path}: made by version {__version__} for 'tiny'; version {__version__} of 'small' "
+        "differs: the program has rows 4, not 8; columns 4, not 8"
+    )
     # The same name, another machine.
-    changed = Config.from_dict({**CONFIG.to_dict(), "lanes": 4})
-    assert "the machine is 'tiny'" in refusal(path, changed)
+    changed = CONFIG.with_settings(["acc_depth=1024", "functions=gelu,tanh"])
+    assert refusal(path, changed).endswith(
+        f"of {changed.label!r} differs: the program has functions gelu, not gelu+tanh; "
+        "acc_words 2048, not 4096"
+    )
+
+
+def test_a_machine_that_no_program_can_tell_from_its_own(tmp_path):
+    path = file.save(copy_executable(CONFIG), tmp_path / "a")
+    changed = ["name=mine", "lanes=4", "row_engines=2", "sp_banks=16", "sp_depth=512"]
+    changed += ["acc_banks=2", "acc_depth=1024", "axi_addr_width=48", "axi_data_width=128"]
+    changed += ["axi_outstanding=1", "axi_max_burst=1", "queue_depth=1"]
+    assert file.load(path, CONFIG.with_settings(changed)).config == CONFIG
 
 
 def test_another_version(tmp_path, monkeypatch):
@@ -109,14 +123,32 @@ def test_another_version(tmp_path, monkeypatch):
     monkeypatch.setattr(file, "VERSION", 99)
     file.save(copy_executable(CONFIG), path)
     monkeypatch.undo()
-    assert refusal(path) == f"{path}: format version 99, this software reads 1"
-    # Software whose manifest differs wrote it.
-    monkeypatch.setattr(file, "manifest_hash", lambda config: 0x1234)
+    assert refusal(path) == f"{path}: format version 99, this software reads 2"
+    # A later one whose configurations have a parameter more, and whose arithmetic differs.
     monkeypatch.setattr(file, "__version__", "99.0.0")
-    file.save(copy_executable(CONFIG), path)
-    monkeypatch.undo()
-    text = refusal(path)
-    assert "made by version 99.0.0 for 'tiny' with manifest hash 0000000000001234" in text
+    executable = copy_executable(CONFIG)
+    for change, text in (
+        ({}, None),
+        ({"arithmetic": 7}, "revision 7 of the arithmetic, not 1"),
+        ({"commands": "0"}, "other command layouts"),
+        ({"registers": "0"}, "another register map"),
+        ({"parameters": {**parameters(CONFIG), "depth": 3}}, "depth 3, not unknown"),
+    ):
+        known = identity(CONFIG)
+        monkeypatch.setattr(file, "identity", lambda config, new={**known, **change}: new)
+        monkeypatch.setattr(
+            Config, "to_dict", lambda self, old=Config.to_dict: old(self) | {"x": 1}
+        )
+        file.save(executable, path)
+        monkeypatch.undo()
+        if text is None:
+            assert file.load(path).config == CONFIG
+        else:
+            assert refusal(path) == (
+                f"{path}: made by version 99.0.0 for 'tiny'; version {__version__} of 'tiny' "
+                f"differs: the program has {text}"
+            )
+        monkeypatch.setattr(file, "__version__", "99.0.0")
 
 
 def test_whole_but_senseless(tmp_path, monkeypatch):

@@ -164,9 +164,10 @@ def test_ids_are_stable():
         point.id(Work(texts=41)),
         Point.of(Config(name="other", rows=8, columns=8, lanes=4).to_dict()).id(Work()),
         Point.of({"rows": 8, "columns": 8}).id(Work()),
+        Point.of({"rows": 8, "columns": 8, "register_errors": 1}).id(Work()),
         point.id(Work()),
     }
-    assert len(ids) == 4
+    assert len(ids) == 5
 
 
 def test_a_point_comes_back_from_its_spec():

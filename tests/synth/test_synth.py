@@ -164,7 +164,10 @@ def test_a_unit_is_synthesised_once(synthesized, tmp_path):
 def test_machines_share_units():
     def keys(*settings):
         config = preset_config("tiny").with_settings(settings)
-        return {unit.module: unit.key() for unit in units(config, generate_verilog(config))}
+        return {
+            unit.module: unit.key()
+            for unit in units(config, generate_verilog(config, prefix="tilewright"))
+        }
 
     before, after = keys(), keys("lanes=4")
     same = {name for name in before if before[name] == after[name]}

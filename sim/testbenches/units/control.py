@@ -30,7 +30,8 @@ from tilewright.hw.commands import (
 )
 from tilewright.hw.encoding import DecodeError, decode, illegal_field
 from tilewright.hw.manifest import manifest_hash
-from tilewright.hw.registers import COUNTERS, IDENTIFICATION, REGISTERS
+from tilewright.hw.registers import COUNTERS, IDENTIFICATION, READABLE, REGISTERS, WRITABLE
+from tilewright.sim.native.simulator import SLVERR
 from tilewright.sim.testbenches.units.cell import Bench, pack, pack_command, unpack
 
 QUEUES = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
@@ -521,6 +522,7 @@ async def registers(dut: Any) -> None:
         while True:
             yield rng.random() < probability
 
+    error = SLVERR if config.register_errors else 0
     stored = dict.fromkeys((n for n, r in REGISTERS.items() if r.access == "rw"), 0)
 
     async def read(name: str) -> int:
@@ -529,8 +531,9 @@ async def registers(dut: Any) -> None:
         return int.from_bytes(response.data, "little")
 
     async def write(name: str, first: int, data: bytes) -> None:
-        response = await master.write(REGISTERS[name].address + first, data)
-        assert response.resp == 0
+        address = REGISTERS[name].address
+        response = await master.write(address + first, data)
+        assert response.resp == (0 if address in WRITABLE else error)
         if name in stored:
             value = bytearray(stored[name].to_bytes(4, "little"))
             value[first : first + len(data)] = data
@@ -581,12 +584,17 @@ async def registers(dut: Any) -> None:
     assert await read("FAULT_CODE") == 4 << 8 | 11
     assert await read("FAULT_ADDRESS_LO") == 0x7654_3210
     assert await read("FAULT_ADDRESS_HI") == 0xFEDC_BA98
-    # Unused addresses answer, and hold nothing.
-    used = {register.address for register in REGISTERS.values()}
-    for address in (0x014, 0x05C, 0xFFC, 0x1F0):
-        if address not in used:
-            await master.write(address, b"\xff\xff\xff\xff")
-            assert (await master.read(address, 4)).data == b"\0\0\0\0"
+    # Unused addresses and read-only registers answer, and hold nothing that is written.
+    for address in (0x014, 0x05C, 0xFFC, 0x1F0, *READABLE - WRITABLE):
+        before = await master.read(address, 4)
+        assert before.resp == (0 if address in READABLE else error)
+        assert address in READABLE or before.data == b"\0\0\0\0"
+        for first, length in ((0, 4), (3, 1)):
+            assert (await master.write(address + first, b"\xff" * length)).resp == error
+            assert (await master.read(address, 4)).data == before.data
+    # An answer is that to its own access.
+    assert (await master.write(REGISTERS["SCALAR0"].address, b"\0")).resp == 0
+    stored["SCALAR0"] &= 0xFFFF_FF00
     # CONTROL: one pulse a bit written as one, none without the strobe; reads as 0.
     assert not any(model.counts.values())
     for value, names in (

@@ -33,7 +33,7 @@ def place_embedding(config: Config, shape: Shape) -> tuple[Placed, int]:
         rows -= 1
     if not rows:
         raise CompileError(
-            f"{config.name}: {config.sp_words} words of scratchpad hold no row of {panels} panels"
+            f"{config.title}: {config.sp_words} words of scratchpad hold no row of {panels} panels"
         )
     placer = Placer(config.sp_words, config.sp_depth)
     for slot in range(_SLOTS):
@@ -41,7 +41,7 @@ def place_embedding(config: Config, shape: Shape) -> tuple[Placed, int]:
         placer.place(f"magnitudes{slot}", up(rows, width), (_PHASE,))
     area = placer.place("ring", ring, (_PHASE,))
     if area is None or len(placer.areas) != 2 * _SLOTS + 1:
-        raise CompileError(f"{config.name}: {config.sp_words} words do not hold the embedding")
+        raise CompileError(f"{config.title}: {config.sp_words} words do not hold the embedding")
     placed = Placed(shape=shape, areas=placer.areas, ring={_PHASE: (area.start, ring)})
     return placed, rows
 

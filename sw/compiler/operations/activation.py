@@ -33,7 +33,7 @@ def compile_activation(config: Config, name: str, rows: int) -> Executable:
     """
     if name not in config.functions:
         held = ", ".join(config.functions) or "no function"
-        raise CompileError(f"{name}: the lanes of {config.name} hold {held}")
+        raise CompileError(f"{name}: the lanes of {config.title} hold {held}")
     builder = Builder(config)
     width = config.panel
     slots = RowBlocks(builder, name, rows, width, words=config.sp_words)

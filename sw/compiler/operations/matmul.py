@@ -177,7 +177,7 @@ class _Product:
             if found:
                 return min(found, key=lambda t: (*self._cost(t), -t.rows, -t.n, -t.k))
         raise CompileError(
-            f"{self.config.name}: one row of a product takes {self.acc_words(1, 1)} accumulator "
+            f"{self.config.title}: one row of a product takes {self.acc_words(1, 1)} accumulator "
             f"words of {whole}, and {self.planes * self.k_words} words of weights of {self.b_slot}"
         )
 

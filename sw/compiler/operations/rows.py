@@ -70,7 +70,7 @@ class RowBlocks:
                 self.count = count
                 return
         raise CompileError(
-            f"{operation}: a row of {columns} takes {self.panels} words, {config.name} "
+            f"{operation}: a row of {columns} takes {self.panels} words, {config.title} "
             f"has {words} of scratchpad for them"
         )
 

@@ -1,0 +1,67 @@
+"""Names of a generated machine: the prefix that keeps two of them apart in one design.
+
+Every module, macro and file of a machine begins with its prefix. Users get one of their own by
+default; simulation and synthesis here use one fixed prefix, `TOP_NAME`, so that what was built for
+a configuration serves under any name.
+"""
+
+import re
+
+from tilewright.hw.config import Config, ConfigError
+
+TOP_NAME = "tilewright"
+"""Top module, and begin of all others' names, in this project's own simulators and synthesis."""
+
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+# Words of SystemVerilog (IEEE 1800-2017), those of Verilog among them.
+_KEYWORDS = """
+    accept_on alias always always_comb always_ff always_latch and assert assign assume automatic
+    before begin bind bins binsof bit break buf bufif0 bufif1 byte case casex casez cell chandle
+    checker class clocking cmos config const constraint context continue cover covergroup
+    coverpoint cross deassign default defparam design disable dist do edge else end endcase
+    endchecker endclass endclocking endconfig endfunction endgenerate endgroup endinterface
+    endmodule endpackage endprimitive endprogram endproperty endsequence endspecify endtable
+    endtask enum event eventually expect export extends extern final first_match for force
+    foreach forever fork forkjoin function generate genvar global highz0 highz1 if iff ifnone
+    ignore_bins illegal_bins implements implies import incdir include initial inout input inside
+    instance int integer interconnect interface intersect join join_any join_none large let
+    liblist library local localparam logic longint macromodule matches medium modport module
+    nand negedge nettype new nexttime nmos nor noshowcancelled not notif0 notif1 null or output
+    package packed parameter pmos posedge primitive priority program property protected pull0
+    pull1 pulldown pullup pulsestyle_ondetect pulsestyle_onevent pure rand randc randcase
+    randsequence rcmos real realtime ref reg reject_on release repeat restrict return rnmos
+    rpmos rtran rtranif0 rtranif1 s_always s_eventually s_nexttime s_until s_until_with scalared
+    sequence shortint shortreal showcancelled signed small soft solve specify specparam static
+    string strong strong0 strong1 struct super supply0 supply1 sync_accept_on sync_reject_on
+    table tagged task this throughout time timeprecision timeunit tran tranif0 tranif1 tri tri0
+    tri1 triand trior trireg type typedef union unique unique0 unsigned until until_with untyped
+    use uwire var vectored virtual void wait wait_order wand weak weak0 weak1 while wildcard
+    wire with within wor xnor xor
+"""
+
+
+def module_prefix(config: Config, prefix: str | None = None) -> str:
+    """Return the name of the top module, with which all other names of a machine begin.
+
+    Parameters
+    ----------
+    config : Config
+    prefix : str, optional
+        The user's choice. By default it is `tilewright_` and the configuration's label: `small`
+        alone, as two other presets' names, is a word of Verilog.
+
+    Raises
+    ------
+    ConfigError
+        For a prefix that no Verilog module can have.
+    """
+    if prefix is None:
+        return f"{TOP_NAME}_{config.label.replace('-', '_')}"
+    if not _IDENTIFIER.fullmatch(prefix):
+        raise ConfigError(
+            f"prefix {prefix!r} must be a letter, then letters, digits and _ (ASCII only)"
+        )
+    if prefix in _KEYWORDS.split():
+        raise ConfigError(f"prefix {prefix!r} must not be a word of Verilog; try 'my_{prefix}'")
+    return prefix
