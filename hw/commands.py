@@ -22,7 +22,7 @@ PROGRAM_REGION = 0
 COUNT_SCALAR_FLAG = 0x8000
 """A `count` field with this bit set names scalar register (value & 15) instead of an immediate."""
 SYM16_MAX = 32639
-"""Largest magnitude of an s16 whose balanced bytes are both s8."""
+"""Largest magnitude of an s16 whose balanced bytes are both s8: 256 * 127 + 127."""
 GROUP_ROWS = 32
 """Rows of K that share a group scale of 4-bit weights."""
 PARAMETER_ROWS = 5

@@ -13,10 +13,15 @@ from tilewright.sw.errors import InputError
 from tilewright.sw.pipeline.device import with_model
 from tilewright.sw.pipeline.pipeline import Pipeline
 from tilewright.sw.program import Executable
+from tilewright.sw.quantize.quantize import Tell
 
 
 def load(
-    model: str | Path, *, outputs: Sequence[str] | None = None, precision: str = "w8a8"
+    model: str | Path,
+    *,
+    outputs: Sequence[str] | None = None,
+    precision: str = "w8a8",
+    tell: Tell | None = None,
 ) -> Pipeline:
     """Load a model, calibrate it and quantize it.
 
@@ -32,6 +37,8 @@ def load(
     precision : str
         "w8a8", "w8a16", "w16a16", "w4a8" or "w4a16": bits of weights and of operands; overrides
         such as "w8a8,ffn2=w8a16,2.attention=16"; or a TOML file.
+    tell : callable, optional
+        Told what is being done, how much of it is done, and how much there is.
 
     Returns
     -------
@@ -52,7 +59,7 @@ def load(
     >>> cat.shape, bool(cat @ kitten > 0.5)
     ((384,), True)
     """
-    return Pipeline.load(model, outputs=outputs, precision=precision)
+    return Pipeline.load(model, outputs=outputs, precision=precision, tell=tell)
 
 
 def compile(

@@ -30,7 +30,7 @@ from tilewright.sw.quantize.calibrate import (
 )
 from tilewright.sw.quantize.evaluation import cosine
 from tilewright.sw.quantize.formats import QModel
-from tilewright.sw.quantize.quantize import quantize_folder
+from tilewright.sw.quantize.quantize import Tell, quantize_folder
 
 LEAST_MEAN = 0.9995
 LEAST_WORST = 0.985
@@ -79,13 +79,23 @@ class Demo:
     config : Config
     sequence : int
         Rows the sentences are padded to.
+    tell : callable, optional
+        Told the progress of calibration and quantization.
     """
 
-    def __init__(self, folder: Path, *, layer: int, config: Config, sequence: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        layer: int,
+        config: Config,
+        sequence: int,
+        tell: Tell | None = None,
+    ) -> None:
         self.tokenizer = Tokenizer(folder)
         self.model: Bert
         self.quantized: QModel
-        self.model, self.quantized = quantize_folder(folder)
+        self.model, self.quantized = quantize_folder(folder, tell=tell)
         if not 0 <= layer < len(self.quantized.layers):
             raise UserError(f"layer {layer}: 0 to {len(self.quantized.layers) - 1} is needed")
         self.number = layer

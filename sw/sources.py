@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,7 +15,12 @@ _SUFFIXES = (".py", ".h", ".cpp", ".json", ".toml")
 
 @functools.cache
 def source_hash(sources: tuple[str, ...], root: Path = ROOT) -> str:
-    """SHA-256 over the files named, and those in the folders named.
+    """`files_hash` of what does not change while a program runs."""
+    return files_hash(sources, root)
+
+
+def files_hash(sources: Iterable[str], root: Path) -> str:
+    """SHA-256 over the files named, and the sources in the folders named.
 
     Raises
     ------
@@ -26,9 +32,8 @@ def source_hash(sources: tuple[str, ...], root: Path = ROOT) -> str:
         path = root / source
         if not path.exists():
             raise FileNotFoundError(path)
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file() and file.suffix in _SUFFIXES:
-                digest.update(f"{file.relative_to(root).as_posix()}\n".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+        inside = (file for file in path.rglob("*") if file.is_file() and file.suffix in _SUFFIXES)
+        for file in sorted(inside) if path.is_dir() else [path]:
+            digest.update(f"{file.relative_to(root).as_posix()}\n".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.hw.commands import GROUP_ROWS, SYM16_MAX
+
 IntArray = npt.NDArray[np.integer[Any]]
 """Any integer array; golden functions compute in int64 whatever they are given."""
 Ints = npt.NDArray[np.integer[Any]] | int
 """An integer array or a plain integer."""
 Int64 = npt.NDArray[np.int64]
-
-SYM16 = 32639
-"""Largest magnitude of a 16-bit operand: 32639 = 256 * 127 + 127, so both its bytes are s8."""
 
 
 class Fmt(enum.Enum):
@@ -40,7 +39,7 @@ class Fmt(enum.Enum):
         return np.int8 if self is Fmt.S8 else np.int16
 
 
-_BOUNDS = {Fmt.S8: (-128, 127), Fmt.S16: (-32768, 32767), Fmt.SYM16: (-SYM16, SYM16)}
+_BOUNDS = {Fmt.S8: (-128, 127), Fmt.S16: (-32768, 32767), Fmt.SYM16: (-SYM16_MAX, SYM16_MAX)}
 
 
 def i64(x: Ints) -> Int64:
@@ -139,14 +138,14 @@ def balanced_bytes(x: Ints) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]
         Above 32639 (h would be 128) or below -32768.
     """
     value = i64(x)
-    if value.size and (int(value.min()) < -32768 or int(value.max()) > SYM16):
+    if value.size and (int(value.min()) < -32768 or int(value.max()) > SYM16_MAX):
         bounds = f"{int(value.min())} ... {int(value.max())}"
-        raise ValueError(f"balanced bytes of {bounds}, allowed -32768 ... {SYM16}")
+        raise ValueError(f"balanced bytes of {bounds}, allowed -32768 ... {SYM16_MAX}")
     low = ((value + 128) & 255) - 128
     return ((value - low) >> 8).astype(np.int8), low.astype(np.int8)
 
 
-def expand_w4(w4: IntArray, g: IntArray, group: int = 32) -> npt.NDArray[np.int8]:
+def expand_w4(w4: IntArray, g: IntArray, group: int = GROUP_ROWS) -> npt.NDArray[np.int8]:
     """Expand 4-bit weights: ``w8[k, n] = w4[k, n] * g[k // group, n]``.
 
     Parameters

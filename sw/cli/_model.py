@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilewright.sw.cli._options import Derived
-from tilewright.sw.cli._output import spinner
+from tilewright.sw.cli._output import stages
 from tilewright.sw.errors import UserError, reason
 from tilewright.sw.words import plural
 
@@ -102,8 +102,8 @@ def open_session(
 
     if backend not in BACKENDS:
         raise UserError(f"--backend {backend}: one of {', '.join(BACKENDS)}")
-    with spinner(f"quantize {where} to {precision}") as tell:
-        pipeline = Pipeline.load(where, outputs=outputs, precision=precision)
+    with stages(f"load {where}") as tell:
+        pipeline = Pipeline.load(where, outputs=outputs, precision=precision, tell=tell)
         if executable is not None:
             check_model(executable, pipeline.model, pipeline.quantized)
         if sequence is not None:
@@ -119,7 +119,7 @@ def open_session(
                 device,
                 sequence=sequence,
                 executable=executable,
-                progress=lambda done, total: tell(f"{backend}: {done} of {plural(total, 'text')}"),
+                progress=lambda done, total: tell(f"run on {backend}", done, total),
             )
             pipeline.engine = engine
             tell(f"compile for {config.title} and run on {backend}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -141,6 +141,33 @@ def spinner(text: str) -> Iterator[Callable[[str], None]]:
     with progress("spinner", "text", "time") as bar:
         task = bar.add_task(text)
         yield lambda text: bar.update(task, description=text)
+
+
+class Tell(Protocol):
+    """Changes what is shown; with a total, how much of it is done."""
+
+    def __call__(self, text: str, done: int = 0, total: int | None = None) -> None: ...
+
+
+@contextmanager
+def stages(text: str) -> Iterator[Tell]:
+    """Show on standard error what is being done, and how long it still takes where that is known.
+
+    Gives the function that says so.
+    """
+    with progress("spinner", "text", "bar", "count", "time", "left") as bar:
+        shown: tuple[str, int | None] = text, None
+        task = bar.add_task(text, total=None)
+
+        def tell(text: str, done: int = 0, total: int | None = None) -> None:
+            nonlocal task, shown
+            # A task never forgets its total, and measures its speed from its own beginning.
+            if shown != (shown := (text, total)):
+                bar.remove_task(task)
+                task = bar.add_task(text, total=total)
+            bar.update(task, completed=done)
+
+        yield tell
 
 
 def emit(

@@ -1,6 +1,7 @@
 """Compare quantized models with fp32: embeddings, layers, and what each operation loses."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._model import output_option
 from tilewright.sw.cli._options import Derived
-from tilewright.sw.cli._output import Column, emit_tables, json_option, progress
+from tilewright.sw.cli._output import Column, emit_tables, json_option, stages
 from tilewright.sw.errors import UserError
 from tilewright.sw.quantize.recipe import ROUNDINGS, Recipe
 from tilewright.sw.words import plural
@@ -84,11 +85,11 @@ def command(
     from tilewright.sw.compiler.cost import model_cycles
     from tilewright.sw.graph.model import load_model
     from tilewright.sw.models.tokenize import Tokenizer
-    from tilewright.sw.quantize.calibrate import calibrate, calibration_ids
+    from tilewright.sw.quantize.calibrate import calibration_ids
     from tilewright.sw.quantize.edges import edge_losses
     from tilewright.sw.quantize.evaluation import evaluate, evaluation_ids, layer_cosines
     from tilewright.sw.quantize.precision import format_precision, parse_precision
-    from tilewright.sw.quantize.quantize import Quantizer
+    from tilewright.sw.quantize.quantize import calibrated
 
     if count is not None and count < 1:
         raise UserError(f"--texts {count}: must be 1 or more")
@@ -100,8 +101,7 @@ def command(
     rows: list[dict[str, Any]] = []
     by_layer: list[dict[str, Any]] = []
     by_edge: list[dict[str, Any]] = []
-    with progress("text", "bar", "count", "time") as bar:
-        task = bar.add_task("plan", total=None)
+    with stages("plan") as tell:
         # First, since it refuses what does not fit.
         cycles = {
             text: model_cycles(config, shape.hidden, shape.heads, shape.ffn, sequence, precision)
@@ -110,20 +110,17 @@ def command(
         base = cycles[precisions[0]]
         tokenizer = Tokenizer(loaded.folder)
         sequences = evaluation_ids(tokenizer, count, shape.positions)
-        bar.update(task, description="calibrate")
         ids = calibration_ids(tokenizer, shape.positions)
-        quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True), recipe)
+        quantizer = calibrated(loaded.bert, ids, recipe, tell=tell)
         for text, precision in chosen.items():
-            bar.update(task, description=f"quantize to {text}", total=None)
-            quantized = quantizer(precision)
-            bar.update(task, description=text, completed=0, total=len(sequences))
+            quantized = quantizer(precision, progress=partial(tell, f"quantize to {text}"))
             name = format_precision(precision)
             result = evaluate(
                 loaded.bert,
                 quantized,
                 sequences,
                 store=None if store is None else _file(store, name, recipe),
-                progress=lambda done, total: bar.update(task, completed=done),
+                progress=partial(tell, text),
             )
             rows.append(
                 {
@@ -136,7 +133,7 @@ def command(
                 }
             )
             if layers:
-                bar.update(task, description=f"layers of {text}", total=None)
+                tell(f"layers of {text}")
                 for number, found in enumerate(layer_cosines(loaded.bert, quantized, sequences)):
                     by_layer.append(
                         {
@@ -147,12 +144,11 @@ def command(
                         }
                     )
             if edges:
-                bar.update(task, description=f"operations of {text}", total=None)
                 for loss in edge_losses(
                     quantizer,
                     sequences,
                     precision,
-                    progress=lambda done, total: bar.update(task, completed=done, total=total),
+                    progress=partial(tell, f"operations of {text}"),
                 ):
                     where = "all" if loss.layer is None else str(loss.layer)
                     by_edge.append(

@@ -1,12 +1,13 @@
 """Compile a whole model into a program file."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._model import output_option
-from tilewright.sw.cli._output import emit_tables, json_option, progress
+from tilewright.sw.cli._output import emit_tables, json_option, stages
 from tilewright.sw.errors import UserError
 
 
@@ -57,17 +58,14 @@ def command(
     config = chosen_config(preset, config_file, settings)
     if not output.parent.is_dir():
         raise UserError(f"-o {output}: there is no folder {output.parent}")
-    with progress("text", "bar", "count") as bar:
-        task = bar.add_task(f"quantize {model} to {precision}", total=None)
-        pipeline = Pipeline.load(model, outputs=outputs, precision=precision)
-        quantized = pipeline.quantized
-        bar.update(task, description=f"compile for {config.title}", total=len(quantized.layers))
+    with stages(f"load {model}") as tell:
+        pipeline = Pipeline.load(model, outputs=outputs, precision=precision, tell=tell)
         executable = compile_model(
-            quantized,
+            pipeline.quantized,
             config,
             sequence,
             batch=batch,
-            progress=lambda done, total: bar.update(task, completed=done),
+            progress=partial(tell, f"compile for {config.name}"),
         )
         executable = with_model(executable, pipeline.model)
         save(executable, output)

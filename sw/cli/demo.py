@@ -107,11 +107,20 @@ def command(
         bar.advance(fetching)
         _check_texts(folder, texts, sequence)
         compiling = bar.add_task("quantize and compile", total=1, detail="")
-        demo = Demo(folder, layer=layer, config=config, sequence=sequence)
+        demo = Demo(
+            folder,
+            layer=layer,
+            config=config,
+            sequence=sequence,
+            tell=lambda what, done, total: bar.update(
+                compiling, completed=done, total=total, detail=what
+            ),
+        )
         samples = demo.samples(texts or demo.texts(count))
         bar.update(
             compiling,
             completed=1,
+            total=1,
             detail=f"{plural(len(demo.program.program), 'command')}, "
             f"{size(len(demo.program.constants[1]))}",
         )

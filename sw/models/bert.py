@@ -8,7 +8,8 @@ a table that is missing is one row of zeros, layers that share weights are one o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ __all__ = [
     "Norm",
     "check_ids",
     "fold_act",
+    "largest_weight",
     "mean_pool",
     "merge_heads",
     "split_heads",
@@ -195,14 +197,16 @@ class Bert:
         Raises
         ------
         ModelError
-            If an id, a type or the length lies outside the tables.
+            If an id, a type or the length lies outside the tables, or fp32 overflows.
         """
         check_ids(ids, self.config, types)
         table = self.embedding
         kind = table.type[0] if types is None else table.type[types]
-        total = table.word[ids] + table.position[: ids.shape[-1]] + kind
-        x = self._norm(total, table.ln)
-        return x if table.project is None else table.project(x)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = table.word[ids] + table.position[: ids.shape[-1]] + kind
+            x = self._norm(total, table.ln)
+            x = x if table.project is None else table.project(x)
+            return self._finite(x, "the embedding")
 
     def layer(self, index: int, x: F32, mask: Bool | None = None) -> LayerStates:
         """One encoder layer.
@@ -215,17 +219,27 @@ class Bert:
             Input.
         mask : [..., S], optional
             Valid tokens; padding is not attended to.
+
+        Raises
+        ------
+        ModelError
+            If fp32 overflows.
         """
         w, config = self.layers[index], self.config
-        q, k, v = w.q(x), w.k(x), w.v(x)
-        scale = 1 / math.sqrt(config.head_dim)
-        ctx = attention(q, k, v, heads=config.heads, scale=scale, mask=mask)
-        z1 = w.o(ctx) + x
-        x1 = self._norm(z1, w.ln1)
-        h = w.ffn1(x1)
-        a = FUNCTIONS[config.function](h)
-        z2 = w.ffn2(a) + x1
-        y = self._norm(z2, w.ln2)
+
+        def finite(value: F32, part: str) -> F32:
+            return self._finite(value, f"layer {index} ({part})")
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            q, k, v = (finite(getattr(w, part)(x), part) for part in ("q", "k", "v"))
+            scale = 1 / math.sqrt(config.head_dim)
+            ctx = attention(q, k, v, heads=config.heads, scale=scale, mask=mask)
+            z1 = w.o(finite(ctx, "attention")) + x
+            x1 = finite(self._norm(z1, w.ln1), "ln1")
+            h = finite(w.ffn1(x1), "ffn1")
+            a = FUNCTIONS[config.function](h)
+            z2 = w.ffn2(a) + x1
+            y = finite(self._norm(z2, w.ln2), "ln2")
         return LayerStates(x=x, q=q, k=k, v=v, ctx=ctx, z1=z1, x1=x1, h=h, a=a, z2=z2, y=y)
 
     def forward(
@@ -242,6 +256,16 @@ class Bert:
     def encode(self, ids: Ints, mask: Bool) -> F32:
         """Sentence embedding: the mean over valid tokens of the output, scaled to length 1."""
         return mean_pool(self.forward(ids, mask)[-1].y, mask)
+
+    def largest(self) -> str:
+        """The weight of the largest magnitude, for errors: "1e+10 in layer 0.ffn1.w"."""
+        layers = {f"layer {index}": layer for index, layer in enumerate(self.layers)}
+        return largest_weight({"embedding": self.embedding, **layers})
+
+    def _finite(self, value: F32, where: str) -> F32:
+        if not np.isfinite(value).all():
+            raise ModelError(f"{where} overflows fp32; the largest weight is {self.largest()}")
+        return value
 
     def _norm(self, x: F32, norm: Norm) -> F32:
         return functions.layer_norm(x, norm.gamma, norm.beta, self.config.eps)
@@ -288,6 +312,26 @@ class _Source(Taker):
         )
 
 
+def largest_weight(parts: Mapping[str, Any]) -> str:
+    """The weight of the largest magnitude in parts of a model, each a dataclass with a name."""
+    top = {
+        name: float(np.abs(tensor).max())
+        for part, value in parts.items()
+        for name, tensor in _tensors(part, value)
+    }
+    name = max(top, key=top.__getitem__)
+    return f"{top[name]:.3g} in {name}"
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, F32]]:
+    """A tensor by its name, or all of a dataclass by theirs."""
+    if isinstance(value, np.ndarray):
+        yield name, value
+    elif is_dataclass(value):
+        for inner, part in vars(value).items():
+            yield from _tensors(f"{name}.{inner}", part)
+
+
 def fold_act(layer: Layer, function: str) -> Layer:
     """Turn quick_gelu into silu, which the hardware has; other functions need nothing.
 
@@ -296,7 +340,8 @@ def fold_act(layer: Layer, function: str) -> Layer:
     if function != "quick_gelu":
         return layer
     factor = np.float32(QUICK_GELU)
-    ffn1 = Linear(w=layer.ffn1.w * factor, b=layer.ffn1.b * factor)
+    with np.errstate(over="ignore"):  # the first forward refuses infinity
+        ffn1 = Linear(w=layer.ffn1.w * factor, b=layer.ffn1.b * factor)
     ffn2 = Linear(w=layer.ffn2.w / factor, b=layer.ffn2.b)
     return Layer(**{**vars(layer), "ffn1": ffn1, "ffn2": ffn2})
 

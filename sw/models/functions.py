@@ -110,6 +110,8 @@ def layer_norm(x: F32, gamma: F32, beta: F32, eps: float) -> F32:
     """LayerNorm over the last axis: x [..., N], gamma and beta [N]."""
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    # A row whose variance overflows would turn to beta without a word.
+    variance = np.where(np.isfinite(variance), variance, np.float32(np.nan))
     out: F32 = centred / np.sqrt(variance + np.float32(eps)) * gamma + beta
     return out
 

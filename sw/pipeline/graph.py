@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.hw.commands import SYM16_MAX
 from tilewright.sw.compiler.operations.layernorm import fraction_bits
 from tilewright.sw.driver.device import Device
 from tilewright.sw.graph import ir
@@ -32,7 +33,7 @@ from tilewright.sw.models.functions import (
 
 Ints = npt.NDArray[np.integer[Any]]
 
-_TOP = {8: 127, 16: 32639}
+_TOP = {8: 127, 16: SYM16_MAX}
 """Largest magnitude of an operand; both bytes of a 16-bit one are s8."""
 _P_TOP = {8: 255, 16: 16384}
 _S16 = 32767

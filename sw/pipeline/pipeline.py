@@ -13,14 +13,14 @@ import numpy as np
 from tilewright.sw.arguments import instance, shown
 from tilewright.sw.errors import InputError
 from tilewright.sw.graph.model import Model, load_model
-from tilewright.sw.models.bert import Bert, check_ids
+from tilewright.sw.models.bert import Bert, check_ids, largest_weight
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.models.functions import F32
 from tilewright.sw.models.heads import Head, Result, Span, SpanFinder
 from tilewright.sw.models.tokenize import Encoded, Tokenizer
 from tilewright.sw.pipeline.engine import Engine, ReferenceEngine
 from tilewright.sw.quantize.formats import QModel
-from tilewright.sw.quantize.quantize import quantize_model
+from tilewright.sw.quantize.quantize import Tell, quantize_model
 
 if TYPE_CHECKING:
     from tilewright.sw.driver.device import Device
@@ -119,6 +119,7 @@ class Pipeline:
         *,
         outputs: Sequence[str] | None = None,
         precision: str = "w8a8",
+        tell: Tell | None = None,
     ) -> Pipeline:
         """Load a model, calibrate and quantize it; it runs the golden functions until told.
 
@@ -129,6 +130,8 @@ class Pipeline:
             As `tilewright.sw.graph.model.load_model`.
         precision : str
             Of `tilewright.sw.quantize.quantize.quantize`.
+        tell : callable, optional
+            Told the progress of calibration and quantization.
 
         Raises
         ------
@@ -137,7 +140,7 @@ class Pipeline:
         """
         instance("precision", precision, str)
         model = where if isinstance(where, Model) else load_model(where, outputs)
-        quantized = quantize_model(model.bert, model.folder, precision=precision)
+        quantized = quantize_model(model.bert, model.folder, precision=precision, tell=tell)
         return cls(
             model=model.bert,
             tokenizer=Tokenizer(model.folder),
@@ -261,7 +264,18 @@ class Pipeline:
 
 
 def apply_head(head: Head, tokens: Encoded, hidden: F32) -> Result:
-    """What a head makes of hidden states [S, hidden]; answers lie in the second text."""
-    if isinstance(head, SpanFinder):
-        return head(hidden, len(tokens), tokens.second & ~tokens.special)
-    return head(hidden, len(tokens))
+    """What a head makes of hidden states [S, hidden]; answers lie in the second text.
+
+    Raises
+    ------
+    ModelError
+        If it overflows fp32.
+    """
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            if isinstance(head, SpanFinder):
+                return head(hidden, len(tokens), tokens.second & ~tokens.special)
+            return head(hidden, len(tokens))
+    except FloatingPointError as error:
+        largest = largest_weight({"head": head})
+        raise ModelError(f"the head overflows fp32; its largest weight is {largest}") from error

@@ -26,7 +26,8 @@ WHOLE = "whole"
 
 _NEEDED, _MORE = ("hidden", "heads", "ffn"), ("head_dim",)
 
-Tell = Callable[[str], None]
+Tell = Callable[..., None]
+"""``tell(what)``, or ``tell(what, done, total)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +78,7 @@ def model_work(
     """
     if layer != WHOLE and not layer.isdecimal():
         raise UserError(f"layer {layer}: a number or `{WHOLE}` is needed")
-    tell(f"quantize {where} to {precision}")
-    model = Pipeline.load(where, outputs=outputs, precision=precision).quantized
+    model = Pipeline.load(where, outputs=outputs, precision=precision, tell=tell).quantized
     check_sequence(model, sequence)
     count = len(model.layers)
     name = Path(where).name

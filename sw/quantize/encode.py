@@ -7,10 +7,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.sw.models.errors import ModelError
+from tilewright.sw.models.errors import UnfitError
 from tilewright.sw.quantize.formats import F64, I32, U8, U16, Factor, QLayerNorm, Width
 
 SHIFT_MAX = 61
+FACTOR_MIN = 2.0 ** (15 - SHIFT_MAX)
+"""Least factor of `multiplier`. What is multiplied by less is below half a step of any result: an
+accumulator has 44 bits."""
 BIAS_LIMIT = (1 << 29) - 1
 _LN_SHIFT_MAX = 30
 
@@ -33,20 +36,24 @@ def multiplier(factor: F64, least_shift: int, name: str) -> tuple[U16, U8]:
 
     Raises
     ------
-    ModelError
+    UnfitError
         If a shift leaves `least_shift` ... 61.
     """
     if not np.isfinite(factor).all() or (factor <= 0).any():
-        raise ModelError(f"{name}: scale factors must be positive and finite")
+        raise UnfitError(f"{name}: scale factors must be positive and finite")
     exponent = np.frexp(factor)[1].astype(np.int64)
     shift = 16 - exponent
     mult = round_half_up(np.ldexp(factor, shift.astype(np.int32)))
     # 65535.5 and above round up to 2^16, which is 2^15 with one shift less.
     over = mult == 1 << 16
     mult, shift = np.where(over, 1 << 15, mult), shift - over
-    if int(shift.min()) < least_shift or int(shift.max()) > SHIFT_MAX:
-        span = f"{int(shift.min())} ... {int(shift.max())}"
-        raise ModelError(f"{name}: shift {span} outside {least_shift} ... {SHIFT_MAX}")
+    if int(shift.min()) < least_shift:
+        raise UnfitError(
+            f"{name}: weights too large for what they result in: a step of theirs is "
+            f"{float(factor.max()):.3g} of the result's, must be below {2 ** (16 - least_shift)}"
+        )
+    if int(shift.max()) > SHIFT_MAX:
+        raise UnfitError(f"{name}: factor {float(factor.min()):.3g} below {FACTOR_MIN:.3g}")
     return mult.astype(np.uint16), shift.astype(np.uint8)
 
 
@@ -55,18 +62,18 @@ def shared_factor(factor: F64, least_shift: int, name: str) -> Factor:
 
     Raises
     ------
-    ModelError
+    UnfitError
         If a factor does not fit even with `least_shift` (1 for the residual, 0 for smoothing).
     """
     top = float(factor.max())
     if not math.isfinite(top) or float(factor.min()) < 0:
-        raise ModelError(f"{name}: factors must be finite and not negative")
+        raise UnfitError(f"{name}: factors must be finite and not negative")
     # frexp: top < 2^exponent, so 16 - exponent is right but where rounding reaches 2^16.
     shift = min(16 - math.frexp(top)[1], SHIFT_MAX)
     if top and int(round_half_up(np.array(math.ldexp(top, shift)))) > 65535:
         shift -= 1
     if shift < least_shift:
-        raise ModelError(f"{name}: factor {top:g} above {65535 / 2**least_shift:g}")
+        raise UnfitError(f"{name}: factor {top:g} above {65535 / 2**least_shift:g}")
     return Factor(mult=round_half_up(np.ldexp(factor, shift)).astype(np.uint16), shift=shift)
 
 
@@ -75,13 +82,15 @@ def bias(real: F64, unit: F64, name: str) -> I32:
 
     Raises
     ------
-    ModelError
+    UnfitError
         If it does not fit.
     """
-    value = round_half_up(256 * real / unit)
-    if int(np.abs(value).max()) > BIAS_LIMIT:
-        raise ModelError(f"{name}: bias {int(np.abs(value).max())} above {BIAS_LIMIT}")
-    return value.astype(np.int32)
+    value = 256 * real / unit
+    worst = int(np.abs(value).argmax())
+    if abs(value[worst]) > BIAS_LIMIT:
+        limit = BIAS_LIMIT / 256 * unit[worst]
+        raise UnfitError(f"{name}: bias {real[worst]:.4g}, must be within ±{limit:.4g}")
+    return round_half_up(value).astype(np.int32)
 
 
 def power_of_two(amax: float, limit: int = 32767) -> float:
@@ -93,8 +102,12 @@ def power_of_two(amax: float, limit: int = 32767) -> float:
 
 
 def softmax_factor(factor: float) -> tuple[int, int]:
-    """Ms in [2^15, 2^16) and shs of one factor, both plain integers."""
-    mult, shift = multiplier(np.array([factor]), 0, "softmax")
+    """Ms in [2^15, 2^16) and shs of one factor, both plain integers.
+
+    A factor beyond their range gives what the end of the range does: with the largest, a score one
+    below the maximum weighs nothing; with the least, all scores weigh the same.
+    """
+    mult, shift = multiplier(np.array([min(max(factor, FACTOR_MIN), 65535.0)]), 0, "softmax")
     return int(mult[0]), int(shift[0])
 
 
@@ -116,6 +129,23 @@ def smoothing(amax: F64, wmax: F64, alpha: float) -> F64:
     a = np.maximum(amax, max(float(amax.max()) * 1e-5, 1e-30))
     w = np.maximum(wmax, max(float(wmax.max()) * 1e-5, 1e-30))
     return relative_to_mean(a**alpha / w ** (1 - alpha))[0]
+
+
+def norm_scale(amax: float, eps: float, width: int) -> float:
+    """Scale of LayerNorm's input: of `power_of_two`, or the least for which eps_q fits 40 bits.
+
+    Rows that are so small come out as beta, whatever their scale.
+
+    Parameters
+    ----------
+    amax : float
+        Largest magnitude, with headroom.
+    eps : float
+        LayerNorm's epsilon.
+    width : int
+        Length N of a row.
+    """
+    return max(power_of_two(amax), power_of_two(math.sqrt(eps) * width, (1 << 20) - 1))
 
 
 def relative_to_mean(x: F64) -> tuple[F64, float]:
@@ -154,19 +184,19 @@ def layer_norm(
 
     Raises
     ------
-    ModelError
+    UnfitError
         If no shift >= 0 fits, or eps_q needs more than 40 bits.
     """
     g, b = gamma / unit * 2.0**-fraction, beta / unit
     for shift in range(_LN_SHIFT_MAX, -1, -1):
-        g16, b32 = round_half_up(g * 2**shift), round_half_up(b * 2**shift)
+        g16, b32 = np.floor(g * 2.0**shift + 0.5), np.floor(b * 2.0**shift + 0.5)
         if np.abs(g16).max() <= 32767 and np.abs(b32).max() <= 2**31 - 1:
             break
     else:
-        raise ModelError(f"{name}: gamma {np.abs(gamma).max():g} does not fit 16 bits")
+        raise UnfitError(f"{name}: gamma {np.abs(gamma).max():g} does not fit 16 bits")
     eps_q = math.floor(eps * len(gamma) ** 2 / z_scale**2 + 0.5)
     if eps_q >= 1 << 40:
-        raise ModelError(f"{name}: eps_q = {eps_q} needs more than 40 bits")
+        raise UnfitError(f"{name}: eps_q = {eps_q} needs more than 40 bits")
     return QLayerNorm(
         gamma=g16.astype(np.int16),
         beta=b32.astype(np.int32),

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.hw.commands import SYM16_MAX
 from tilewright.sim.golden.products import K_MAX
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.quantize.precision import LayerPrecision, Mode, ModelPrecision
@@ -25,12 +26,6 @@ I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.integer[Any]]
-
-
-GROUP = 32
-"""Rows of K that share the scales of 4-bit weights."""
-WEIGHT16_MAX = 32639
-"""Largest magnitude of a 16-bit weight or operand: both its balanced bytes are s8."""
 
 
 def check_sizes(*, hidden: int, heads: int, head_dim: int, ffn: int) -> None:
@@ -63,7 +58,7 @@ class Width(enum.Enum):
         return {
             Width.S8: (-128, 127),
             Width.S16: (-32768, 32767),
-            Width.SYM16: (-WEIGHT16_MAX, WEIGHT16_MAX),
+            Width.SYM16: (-SYM16_MAX, SYM16_MAX),
         }[self]
 
 

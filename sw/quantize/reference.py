@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tilewright.hw.commands import SYM16_MAX
 from tilewright.sim import golden
 from tilewright.sim.golden import Fmt
-from tilewright.sim.golden.primitives import SYM16
 from tilewright.sim.golden.products import K_MAX
 from tilewright.sw.models.bert import merge_heads, split_heads
 from tilewright.sw.models.errors import ModelError
@@ -92,8 +92,8 @@ def product16(x: Ints, w: Ints) -> Ints:
     if k > K_MAX:
         raise ValueError(f"K = {k} above {K_MAX}")
     for name, value in (("operand", x), ("weight", w)):
-        if value.size and int(value.max()) > SYM16:
-            raise ValueError(f"{name} {int(value.max())} above {SYM16}")
+        if value.size and int(value.max()) > SYM16_MAX:
+            raise ValueError(f"{name} {int(value.max())} above {SYM16_MAX}")
     acc: Ints = np.matmul(x.astype(np.float64), w.astype(np.float64)).astype(np.int64)
     return acc
 

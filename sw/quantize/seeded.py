@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.hw.commands import GROUP_ROWS, SYM16_MAX
 from tilewright.sim.golden import expand_w4, xhat_fraction_bits
 from tilewright.sw.quantize.formats import (
     Factor,
@@ -46,12 +47,14 @@ def _weights(rng: np.random.Generator, mode: Mode, k: int, n: int) -> tuple[Any,
     """Weights, groups, and the weights' rms."""
     if mode.weight_bits == 4:
         w4 = np.clip(np.round(rng.normal(0, 3, (k, n))), -8, 7).astype(np.int8)
-        g = rng.integers(0, 16, (-(-k // 32), n)).astype(np.uint8)
-        whole = np.pad(w4, ((0, len(g) * 32 - k), (0, 0)))
+        g = rng.integers(0, 16, (-(-k // GROUP_ROWS), n)).astype(np.uint8)
+        whole = np.pad(w4, ((0, len(g) * GROUP_ROWS - k), (0, 0)))
         return expand_w4(whole, g)[:k], Groups(w4=w4, g=g), 27.0
     if mode.weight_bits == 16:
-        weight = np.clip(np.round(rng.normal(0, 7500, (k, n))), -32639, 32639).astype(np.int16)
-        weight[rng.random((k, n)) < 0.01] = 32639
+        weight = np.clip(np.round(rng.normal(0, 7500, (k, n))), -SYM16_MAX, SYM16_MAX).astype(
+            np.int16
+        )
+        weight[rng.random((k, n)) < 0.01] = SYM16_MAX
         return weight, None, 7500.0
     weight = np.clip(np.round(rng.normal(0, 30, (k, n))), -127, 127).astype(np.int8)
     return weight, None, 30.0
@@ -153,7 +156,7 @@ def make_layer(
 def make_input(seed: int, sequence: int, hidden: int) -> np.ndarray:
     """Rows of a state, a row of zeros and an extreme among them."""
     rng = np.random.default_rng(seed)
-    x = np.clip(rng.normal(0, 6000, (sequence, hidden)), -32639, 32639).astype(np.int16)
+    x = np.clip(rng.normal(0, 6000, (sequence, hidden)), -SYM16_MAX, SYM16_MAX).astype(np.int16)
     x[rng.integers(sequence)] = 0
-    x[-1, -1] = -32639
+    x[-1, -1] = -SYM16_MAX
     return x

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
+from tilewright.hw.commands import GROUP_ROWS, SYM16_MAX
 from tilewright.sim.golden import expand_w4
 from tilewright.sw.quantize.encode import round_half_up
-from tilewright.sw.quantize.formats import F64, GROUP, I8, I16, U8, WEIGHT16_MAX, Groups
+from tilewright.sw.quantize.formats import F64, I8, I16, U8, Groups
 
 G_MAX = 15
 """Largest factor of a group of 4-bit weights."""
 W4_MIN, W4_MAX = -8, 7
 """Range of 4-bit weights."""
-LIMITS = {8: 127, 16: WEIGHT16_MAX}
+LIMITS = {8: 127, 16: SYM16_MAX}
 """Largest magnitude of 8 and 16-bit weights."""
 _SHRINK = np.linspace(1.0, 0.6, 9)
 """Scales tried for a channel of 4-bit weights, relative to the one that clips nothing."""
@@ -36,6 +38,12 @@ class Weights:
     weight: I8 | I16
     scale: F64
     groups: Groups | None = None
+
+    def without(self, columns: npt.NDArray[np.bool_]) -> Weights:
+        """The same with zeros in some columns [N]."""
+        kept = (~columns).astype(np.int8)
+        groups = self.groups and Groups(w4=self.groups.w4 * kept, g=self.groups.g)
+        return replace(self, weight=self.weight * kept, groups=groups)
 
 
 class Grid(Protocol):
@@ -112,7 +120,7 @@ class GroupGrid:
         k, n = w.shape
         self._importance = np.ones(k) if weight is None else weight
         self._w4: I8 = np.zeros((k, n), np.int8)
-        self._g: U8 = np.zeros((-(-k // GROUP), n), np.uint8)
+        self._g: U8 = np.zeros((-(-k // GROUP_ROWS), n), np.uint8)
         self._scale = self._best_scale(w)
         self._static = static
         if static:
@@ -132,8 +140,10 @@ class GroupGrid:
 
     def _errors(self, group: int, w: F64, scale: F64) -> F64:
         """Squared error of a group for every g, [16, N]."""
-        span = slice(group * GROUP, (group + 1) * GROUP)
+        span = slice(group * GROUP_ROWS, (group + 1) * GROUP_ROWS)
         part, importance = w[span], self._importance[span, None]
+        if not importance.any():  # silent operands say nothing of the weights
+            importance = np.ones_like(importance)
         out = [(importance * part**2).sum(axis=0)]
         for g in range(1, G_MAX + 1):
             q = np.clip(np.floor(part / (scale * g) + 0.5), W4_MIN, W4_MAX)
@@ -144,11 +154,11 @@ class GroupGrid:
         self._g[group] = self._errors(group, w, self._scale).argmin(axis=0)
 
     def enter(self, k: int, w: F64) -> None:
-        if not self._static and k % GROUP == 0:
-            self._choose(k // GROUP, w)
+        if not self._static and k % GROUP_ROWS == 0:
+            self._choose(k // GROUP_ROWS, w)
 
     def round(self, k: int, row: F64) -> F64:
-        step = self._scale * self._g[k // GROUP]
+        step = self._scale * self._g[k // GROUP_ROWS]
         q = np.clip(round_half_up(row / np.where(step > 0, step, np.inf)), W4_MIN, W4_MAX)
         self._w4[k] = q
         return q * step
@@ -161,8 +171,8 @@ class GroupGrid:
 def expand(groups: Groups) -> I8:
     """The s8 weights of 4-bit ones, [K, N]; the last group may be short."""
     k = len(groups.w4)
-    padded = np.pad(groups.w4, ((0, len(groups.g) * GROUP - k), (0, 0)))
-    return expand_w4(padded, groups.g, GROUP)[:k]
+    padded = np.pad(groups.w4, ((0, len(groups.g) * GROUP_ROWS - k), (0, 0)))
+    return expand_w4(padded, groups.g, GROUP_ROWS)[:k]
 
 
 def grid(w: F64, bits: int, importance: F64 | None = None, *, static: bool = False) -> Grid:

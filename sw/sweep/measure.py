@@ -38,12 +38,12 @@ from tilewright.sw.program import Executable
 from tilewright.sw.program.file import load as load_program
 from tilewright.sw.program.file import save as save_program
 from tilewright.sw.program.traffic import traffic
-from tilewright.sw.quantize.calibrate import calibrate, calibration_ids
+from tilewright.sw.quantize.calibrate import calibration_ids
 from tilewright.sw.quantize.evaluation import evaluate, evaluation_ids
 from tilewright.sw.quantize.fingerprint import fingerprint
 from tilewright.sw.quantize.formats import QModel
 from tilewright.sw.quantize.precision import parse_precision
-from tilewright.sw.quantize.quantize import Quantizer, quantize_model
+from tilewright.sw.quantize.quantize import Quantizer, calibrated, quantize_model
 from tilewright.sw.sources import source_hash
 from tilewright.sw.sweep.point import FAILED, Point, Work
 
@@ -132,7 +132,7 @@ def quantize_all(where: str, precisions: Sequence[str]) -> Found:
     @functools.cache
     def quantizer() -> Quantizer:
         ids = calibration_ids(Tokenizer(model.folder), model.bert.config.positions)
-        return Quantizer(model.bert, calibrate(model.bert, ids, moments=True))
+        return calibrated(model.bert, ids)
 
     for precision in precisions:
         # One that cannot be is told of each of its points, which ask again.

@@ -23,7 +23,7 @@ from tilewright.sw.sweep.run import sweep
 from tilewright.sw.sweep.search import batches
 from tilewright.sw.sweep.space import Space
 
-NO_ARRAYS = ([[1, 2], [3]], object(), "text", None, [10**30], [1.5], [1j], [True], [np.nan])
+NO_ARRAYS = ([[1, 2], [3]], object, "text", None, [10**30], [1.5], [1j], [True], [np.nan])
 """No array of the machine's integers."""
 NO_INTEGERS = (1.5, "1", None, True, np.nan, [1], np.float32(2))
 NO_NUMBERS = ("1", None, True, np.nan, -np.inf, 1j, [1.0], decimal.Decimal(1), 10**400)
@@ -207,7 +207,7 @@ def test_runs(iss, value):
     refused("^executable: expected", lambda: iss.load(value))
 
 
-@pytest.mark.parametrize("value", [-1, True, object(), "text", [[1], [1, 2]]], ids=repr)
+@pytest.mark.parametrize("value", [-1, True, object, "text", [[1], [1, 2]]], ids=repr)
 def test_regions(iss, value):
     refused("region 1", lambda: iss.set_region(1, value))
 

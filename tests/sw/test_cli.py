@@ -301,6 +301,21 @@ def test_progress_shows_texts_as_they_are():
     assert "models/[/x] [red]" in shown.get()
 
 
+def test_stages_count_anew(monkeypatch):
+    """Each stage with a total has a bar of its own, whose estimate knows no other stage."""
+    bar = _output.progress("text", "bar", "count", "left")
+    monkeypatch.setattr(_output, "progress", lambda *columns: bar)
+    with _output.stages("load") as tell:
+        assert bar.tasks[0].total is None
+        for what, total in (("calibrate", 3), ("quantize", 2)):
+            for done in range(total):
+                tell(what, done, total)
+            (task,) = bar.tasks
+            assert (task.description, task.completed, task.total) == (what, total - 1, total)
+        tell("save")
+        assert bar.tasks[0].total is None
+
+
 def test_a_link_to_a_json_file_stays_one(tmp_path):
     link = tmp_path / "link.json"
     link.symlink_to("target.json")

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tilewright.hw.commands import GROUP_ROWS
 from tilewright.sim.golden import expand_w4
 from tilewright.sw.models.errors import ModelError
-from tilewright.sw.quantize.formats import GROUP
 from tilewright.sw.quantize.gptq import gptq
 from tilewright.sw.quantize.weights import Weights, nearest
 
@@ -66,11 +66,11 @@ def test_groups(k: int, method: str) -> None:
     groups = found.groups
     assert groups is not None
     assert groups.w4.shape == (k, 7)
-    assert groups.g.shape == (-(-k // GROUP), 7)
+    assert groups.g.shape == (-(-k // GROUP_ROWS), 7)
     assert groups.w4.min() >= -8
     assert groups.w4.max() <= 7
     assert groups.g.max() <= 15
-    rows = len(groups.g) * GROUP
+    rows = len(groups.g) * GROUP_ROWS
     padded = np.zeros((rows, 7), np.int8)
     padded[:k] = groups.w4
     np.testing.assert_array_equal(found.weight, expand_w4(padded, groups.g)[:k])

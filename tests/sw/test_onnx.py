@@ -237,7 +237,9 @@ def _normalized_at_once(b: Builder, x: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "unit", [None, _normalized, _normalized_by_squares, _normalized_at_once], ids=str
+    "unit",
+    [None, _normalized, _normalized_by_squares, _normalized_at_once],
+    ids=lambda unit: unit.__name__ if unit else "any",
 )
 @pytest.mark.parametrize(
     ("pool", "mode"),

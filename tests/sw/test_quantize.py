@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from tilewright.sw.quantize.file import load, save
 from tilewright.sw.quantize.fingerprint import fingerprint
 from tilewright.sw.quantize.formats import QLinear, QModel, Width
 from tilewright.sw.quantize.precision import Mode, uniform
-from tilewright.sw.quantize.quantize import Recipe, quantize, quantize_folder
+from tilewright.sw.quantize.quantize import Recipe, calibrated, quantize, quantize_folder
 from tilewright.sw.quantize.reference import linear, run_embedding, run_layer, trace_layer
 from tilewright.sw.quantize.weights import nearest
 
@@ -183,19 +184,18 @@ def test_file_refuses(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_quantized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small_bert(20)
     rng = np.random.default_rng(20)
-    ranges = calibrate(model, [rng.integers(0, CONFIG.vocab, 30)], moments=True)
+    ids = [rng.integers(0, CONFIG.vocab, 30)]
     calls: list[Bert] = []
 
-    def calibrated(model: Bert, ids: object, *, moments: bool) -> tuple[LayerRange, ...]:
+    def counted(model: Bert, _: object, **options: Any) -> tuple[LayerRange, ...]:
         calls.append(model)
-        return ranges
+        return calibrate(model, ids, **options)
 
     monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("tilewright.sw.quantize.quantize.Tokenizer", lambda folder: None)
     monkeypatch.setattr("tilewright.sw.quantize.quantize.calibration_ids", lambda *_: [])
-    monkeypatch.setattr("tilewright.sw.quantize.quantize.calibrate", calibrated)
+    monkeypatch.setattr("tilewright.sw.quantize.quantize.calibrate", counted)
     folder = write(tmp_path / "model", dict(tensors(20)))
     found = [fingerprint(quantize_folder(folder)[1]) for _ in range(2)]
     assert found[0] == found[1]
@@ -214,6 +214,17 @@ def test_a_folder_is_quantized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert fingerprint(quantize_folder(folder)[1]) == fingerprint(again)
 
 
+def test_progress() -> None:
+    """Calibration counts texts, quantization layers."""
+    told: list[tuple[str, int, int]] = []
+    made = calibrated(small_bert(20), _sequences(20, [5, 9, 7]), tell=lambda *one: told.append(one))
+    made("w8a8", progress=lambda done, total: told.append(("quantize", done, total)))
+    assert told == [
+        *(("calibrate", n, 3) for n in (1, 2, 3)),
+        *(("quantize", n, 2) for n in (0, 1)),
+    ]
+
+
 def test_multiplier() -> None:
     rng = np.random.default_rng(17)
     factor = np.concatenate(
@@ -223,9 +234,9 @@ def test_multiplier() -> None:
     assert mult.min() >= 1 << 15
     error = np.ldexp(mult.astype(float), -shift.astype(int)) / factor - 1
     assert np.abs(error).max() <= 2.0**-16
-    with pytest.raises(ModelError, match="test: shift 8"):
+    with pytest.raises(ModelError, match=r"test: weights too large .* must be below 128"):
         encode.multiplier(np.array([128.0]), 9, "test")
-    with pytest.raises(ModelError, match="outside 9"):
+    with pytest.raises(ModelError, match=r"test: factor 8\.88e-16 below"):
         encode.multiplier(np.array([2.0**-50]), 9, "test")
     with pytest.raises(ModelError, match="positive"):
         encode.multiplier(np.array([0.0]), 9, "test")

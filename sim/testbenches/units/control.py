@@ -10,7 +10,7 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
-from cocotbext.axi import AxiLiteBus, AxiLiteMaster
+from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
 from tilewright.hw.commands import (
     COMMAND_BYTES,
@@ -31,7 +31,6 @@ from tilewright.hw.commands import (
 from tilewright.hw.encoding import DecodeError, decode, illegal_field
 from tilewright.hw.manifest import manifest_hash
 from tilewright.hw.registers import COUNTERS, IDENTIFICATION, READABLE, REGISTERS, WRITABLE
-from tilewright.sim.native.simulator import SLVERR
 from tilewright.sim.testbenches.units.cell import Bench, pack, pack_command, unpack
 
 QUEUES = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
@@ -522,7 +521,7 @@ async def registers(dut: Any) -> None:
         while True:
             yield rng.random() < probability
 
-    error = SLVERR if config.register_errors else 0
+    error = AxiResp.SLVERR if config.register_errors else AxiResp.OKAY
     stored = dict.fromkeys((n for n, r in REGISTERS.items() if r.access == "rw"), 0)
 
     async def read(name: str) -> int:

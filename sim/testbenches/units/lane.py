@@ -12,7 +12,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from tilewright.hw.commands import Function, Mul, Out, Post, Pre, Source
+from tilewright.hw.commands import SYM16_MAX, Function, Mul, Out, Post, Pre, Source
 from tilewright.hw.tables import INVERSE_MANTISSA
 from tilewright.sim import golden
 from tilewright.sim.testbenches.units.cell import Array, Bench
@@ -23,7 +23,7 @@ _BOUNDS = {
     Out.S16: (-32768, 32767),
     Out.S8: (-128, 127),
     Out.U8: (0, 255),
-    **dict.fromkeys((Out.SYM16, Out.HIGH, Out.LOW), (-32639, 32639)),
+    **dict.fromkeys((Out.SYM16, Out.HIGH, Out.LOW), (-SYM16_MAX, SYM16_MAX)),
 }
 
 
