@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from tilewright.hw.cells import Cell, place
 from tilewright.hw.commands import Fault, Opcode, Unit
-from tilewright.hw.config import Config
+from tilewright.hw.config import Config, ConfigError
 from tilewright.hw.control.counters import Counters
 from tilewright.hw.control.decoder import QUEUES, Decoder
 from tilewright.hw.control.dispatcher import Dispatcher
@@ -51,7 +51,7 @@ class Tilewright(wiring.Component):
 
     def __init__(self, config: Config, *, reset: str = ACTIVE_HIGH) -> None:
         if reset not in RESETS:
-            raise ValueError(f"reset must be {' or '.join(RESETS)}, got {reset!r}")
+            raise ConfigError(f"reset must be {' or '.join(RESETS)}, got {reset!r}")
         self.config = config
         self.reset = reset
         self.registers = RegisterFile(config)

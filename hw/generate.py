@@ -11,9 +11,9 @@ from pathlib import Path
 
 from amaranth.back import rtlil
 
-from tilewright import __version__
+from tilewright import Error, __version__
 from tilewright.hw.cells import Cell, collect
-from tilewright.hw.config import Config
+from tilewright.hw.config import Config, ConfigError
 from tilewright.hw.core import ACTIVE_HIGH, Tilewright
 from tilewright.hw.documents import c_header, instantiation, manifest_json, register_documentation
 from tilewright.hw.names import TOP_NAME, module_prefix
@@ -50,7 +50,7 @@ _ZERO_WORDS = re.compile(
 )
 
 
-class YosysError(OSError):
+class YosysError(Error, OSError):
     """Yosys cannot run, or refuses what it is given; `output` is what it printed."""
 
     def __init__(self, message: str, output: str) -> None:
@@ -223,7 +223,7 @@ def generate_verilog(
 
 def generate(
     config: Config,
-    folder: Path,
+    folder: Path | str,
     *,
     prefix: str | None = None,
     reset: str = ACTIVE_HIGH,
@@ -232,11 +232,22 @@ def generate(
 ) -> list[Path]:
     """Write Verilog, instantiation template, manifest, C header, register documentation, packages.
 
-    Names of modules, macros and files begin with `prefix`; it and `reset` are those of
-    `generate_verilog`. `packages` are names in `tilewright.hw.packages.PACKAGES`.
-
     The folder is made if need be. Files of the same names are replaced one by one once all are
     written; none is ever half-written, and a folder that was made goes again if writing fails.
+
+    Parameters
+    ----------
+    config : Config
+    folder : Path or str
+    prefix : str, optional
+        What names of modules, macros and files begin with; by default `tilewright_` and the
+        configuration's name, with 8 hex digits of its hash unless it is the preset of that name.
+    reset : str
+        Of the top module: "active-high" (`rst`) or "active-low" (`rst_n`).
+    packages : sequence of str
+        What else to write: "vivado", "fusesoc", "litex".
+    progress : callable, optional
+        Called with each module's name, its number and how many there are, before it is made.
 
     Returns
     -------
@@ -245,14 +256,21 @@ def generate(
 
     Raises
     ------
-    ValueError
+    ConfigError
         When the configuration is none, an unknown package or polarity is named, or no module can
         have the prefix.
     OSError
         When the folder cannot be written, or Yosys cannot run.
+
+    Examples
+    --------
+    >>> import tilewright as tw
+    >>> files = tw.generate(tw.preset("tiny"), "build/tiny")  # doctest: +SKIP
+    >>> [file.name for file in files]  # doctest: +SKIP
+    [..., 'manifest.json', 'tilewright_tiny.h', 'registers.md']
     """
     if not isinstance(config, Config):
-        raise ValueError(f"config: expected a Config, got {config!r:.40}")
+        raise ConfigError(f"config: expected a Config, got {config!r:.40}")
     check_names(packages)
     core = Core(config=config, top=module_prefix(config, prefix), reset=reset)
     folder = Path(folder)

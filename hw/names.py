@@ -7,7 +7,7 @@ a configuration serves under any name.
 
 import re
 
-from tilewright.hw.config import Config
+from tilewright.hw.config import Config, ConfigError
 
 TOP_NAME = "tilewright"
 """Top module, and begin of all others' names, in this project's own simulators and synthesis."""
@@ -53,15 +53,15 @@ def module_prefix(config: Config, prefix: str | None = None) -> str:
 
     Raises
     ------
-    ValueError
+    ConfigError
         For a prefix that no Verilog module can have.
     """
     if prefix is None:
         return f"{TOP_NAME}_{config.label.replace('-', '_')}"
     if not _IDENTIFIER.fullmatch(prefix):
-        raise ValueError(
+        raise ConfigError(
             f"prefix {prefix!r} must be a letter, then letters, digits and _ (ASCII only)"
         )
     if prefix in _KEYWORDS.split():
-        raise ValueError(f"prefix {prefix!r} must not be a word of Verilog; try 'my_{prefix}'")
+        raise ConfigError(f"prefix {prefix!r} must not be a word of Verilog; try 'my_{prefix}'")
     return prefix

@@ -1,7 +1,9 @@
 """What goes wrong with a simulation itself."""
 
+from tilewright import Error
 
-class SimulationError(RuntimeError):
+
+class SimulationError(Error, RuntimeError):
     """The simulation cannot go on, or a register access has no answer or an error for one."""
 
 

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tilewright import Error
 from tilewright._extras import install_command
 from tilewright.hw.generate import lacks_addresses
 
 
-class SynthesisError(Exception):
+class SynthesisError(Error):
     """A tool failed, or took too long; `output` holds the end of its log."""
 
     def __init__(self, message: str, output: str = "") -> None:

@@ -10,7 +10,7 @@ from tests.models import layer_input, minilm
 from tilewright.hw.config import preset_config
 from tilewright.hw.manifest import manifest_hash
 from tilewright.sim.image import Image
-from tilewright.sim.testbenches.core import run_image
+from tilewright.sim.testbenches.units.core import run_image
 from tilewright.sw.compiler import compile_layer
 from tilewright.sw.driver.record import record
 from tilewright.sw.quantize.seeded import make_layer

@@ -5,6 +5,7 @@ Each format is a function of one `Core` that returns texts by file name; `PACKAG
 
 from collections.abc import Callable, Iterable
 
+from tilewright.hw.config import ConfigError
 from tilewright.hw.packages import fusesoc, litex, vivado
 from tilewright.hw.packages.description import Core
 
@@ -16,10 +17,10 @@ PACKAGES: dict[str, Callable[[Core], dict[str, str]]] = {
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise ValueError for a package that does not exist; the message lists those that do."""
+    """Raise ConfigError for a package that does not exist; the message lists those that do."""
     for name in names:
         if name not in PACKAGES:
-            raise ValueError(f"package must be one of {', '.join(PACKAGES)}, got {name!r}")
+            raise ConfigError(f"package must be one of {', '.join(PACKAGES)}, got {name!r}")
 
 
 def package_files(core: Core, names: Iterable[str]) -> dict[str, str]:

@@ -58,6 +58,17 @@ class BusOptions:
     outstanding, max_burst : int
         What the master may not exceed: bursts in flight of one ID and direction, beats of a burst.
         0: any.
+
+    Raises
+    ------
+    ValueError
+        Naming the value, and what was allowed.
+
+    Examples
+    --------
+    >>> import tilewright as tw
+    >>> slow = tw.BusOptions(latency=(20, 60), back_pressure={"R": 0.2}, seed=1)
+    >>> device = tw.Device("verilator", tw.preset("tiny"), bus=slow)  # doctest: +SKIP
     """
 
     latency: int | tuple[int, int] = 30

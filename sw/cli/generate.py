@@ -7,7 +7,6 @@ import click
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._options import Derived
 from tilewright.sw.cli._output import Column, emit, json_option, progress, size
-from tilewright.sw.errors import UserError
 from tilewright.sw.words import plural
 
 
@@ -73,11 +72,9 @@ def command(
 
     config = chosen_config(preset, config_file, settings)
     names = [] if packages is None else [name.strip() for name in packages.split(",")]
-    try:
-        check_names(names)
-        module_prefix(config, prefix)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    # Before the work.
+    check_names(names)
+    module_prefix(config, prefix)
     with progress("text", "bar", "count", "detail") as bar:
         task = bar.add_task("generating", total=None, detail="")
         files = generate(

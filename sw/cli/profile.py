@@ -170,7 +170,7 @@ def _run(work: "Work", config: "Config", backend: str, tell: Tell) -> "Profile":
     options: dict[str, Any] = {"spans": True}
     if backend in ("verilator", "cocotb"):
         options["progress"] = tell
-    with Device.open(backend, config, **options) as device:
+    with Device(backend, config, **options) as device:
         if not isinstance(device.transport, Recorder):
             raise UserError(f"--backend {backend}: it does not record what commands do")
         estimate = int(work.executable.metadata["estimate"]["cycles"])

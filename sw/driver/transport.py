@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tilewright.sim.trace import Span
 
 
+@runtime_checkable
 class Transport(Protocol):
     """Registers, memory and the interrupt of one machine.
 

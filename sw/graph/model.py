@@ -109,19 +109,36 @@ def _has_head(graph: Graph, encoder: Encoder, output: str) -> bool:
     return True
 
 
-def load_onnx(path: Path, outputs: Sequence[str] | None = None) -> Graph:
+def load_onnx(path: Path | str, outputs: Sequence[str] | None = None) -> Graph:
     """The graph of an ONNX file; needs the `onnx` package, an extra of this one.
+
+    Parameters
+    ----------
+    path : Path or str
+    outputs : sequence of str, optional
+        Which of the file's outputs to import; all by default.
+
+    Returns
+    -------
+    Graph
+        For `tilewright.run_graph`; an encoder's is better loaded by `tilewright.load`.
 
     Raises
     ------
     GraphError
-        As `tilewright.sw.graph.onnx.load.import_onnx`, or if the package is missing.
+        A file that cannot be read, an operator that is not supported, a graph that is quantized
+        already, or the package `onnx` is missing.
+
+    Examples
+    --------
+    >>> import tilewright as tw
+    >>> graph = tw.load_graph("block.onnx")  # doctest: +SKIP
     """
     if importlib.util.find_spec("onnx") is None:
         raise GraphError(f"ONNX needs the package onnx; type: {install_command('onnx')}")
     from tilewright.sw.graph.onnx.load import import_onnx
 
-    return import_onnx(path, outputs)
+    return import_onnx(Path(path), outputs)
 
 
 def _is_home(folder: Path) -> bool:

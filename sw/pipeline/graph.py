@@ -68,6 +68,14 @@ def run_graph(
     ------
     GraphError
         As `tilewright.sw.graph.run.run_fp32`; an activation the lanes do not hold.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tilewright as tw
+    >>> graph = tw.load_graph("block.onnx")  # doctest: +SKIP
+    >>> with tw.Device("iss", tw.preset("default")) as device:  # doctest: +SKIP
+    ...     outputs = tw.run_graph(device, graph, {"x": np.ones((3, 64), np.float32)})
     """
     if bits not in _TOP:
         raise GraphError(f"bits = {bits}, must be 8 or 16")

@@ -90,7 +90,7 @@ def _guided(space: Space, count: int, seed: int, objectives: Sequence[str]) -> B
     try:
         import optuna
     except ImportError:
-        raise UserError(f"search optuna: type: {install_command('sweep')}") from None
+        raise UserError(f"search optuna needs Optuna; type: {install_command('sweep')}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed),

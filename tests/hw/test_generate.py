@@ -57,12 +57,12 @@ def test_a_full_disk_leaves_nothing_and_names_the_file(tmp_path, monkeypatch, th
     write = Path.write_text
 
     def full(path, text, **options):
-        if "tilewright.h" in path.name:
+        if ".h." in path.name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(path, text, **options)
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match=r"No space left on device: '.*/a/b/tilewright\.h'$"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a/b/tilewright_\w+\.h'$"):
         generate(TINY, where)
     left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
     assert left == (["a/b/manifest.json"] if there else [])

@@ -100,7 +100,7 @@ def _name(tensor: str) -> str:
 
 @pytest.fixture(scope="module")
 def machine():
-    with Device.open("iss", preset_config("tiny"), check=True) as device:
+    with Device("iss", preset_config("tiny"), check=True) as device:
         yield device
 
 

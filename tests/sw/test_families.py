@@ -58,7 +58,7 @@ def _runs(quantized: QModel, one: Recorded, backend: str) -> tuple[list[Any], li
     """Output of the golden functions and of a machine, of two texts that share a program."""
     z = [quantized.embedding.look_up(one.ids, one.types), quantized.embedding.look_up(one.ids[:4])]
     lengths = [len(row) for row in z]
-    with Device.open(backend, preset_config("tiny")) as device:
+    with Device(backend, preset_config("tiny")) as device:
         found = DeviceEngine(quantized, device, effort=1).encode(z, lengths)
     return ReferenceEngine(quantized).encode(z, lengths), found
 

@@ -21,7 +21,7 @@ def test_a_cache_whose_path_has_a_blank(blank):
     """Built where make can, and used from there."""
     ones = np.ones((2, 2), np.int8)
     for _ in range(2):
-        with Device.open("cocotb", TINY, simulator="icarus") as device:
+        with Device("cocotb", TINY, simulator="icarus") as device:
             np.testing.assert_array_equal(device.matmul(ones, ones), [[2, 2], [2, 2]])
     assert len(list((blank / "cocotb").glob("[!.]*"))) == 1
 
