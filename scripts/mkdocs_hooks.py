@@ -5,7 +5,9 @@ so that the command line and the configuration are described where they are writ
 """
 
 import dataclasses
+import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,37 +115,40 @@ def _toml(value: Any) -> str:
 
 def command_line() -> str:
     """A section for each command: what it does, its examples, its options."""
-    context = click.Context(cli, info_name="tilewright")
-    return "\n".join(
-        part for name in cli.list_commands(context) for part in _command(name, context)
-    )
+    return "\n".join(_commands(cli, click.Context(cli, info_name="tilewright"), "##"))
 
 
-def _command(name: str, parent: click.Context) -> Iterator[str]:
-    command = cli.get_command(parent, name)
-    assert command is not None
-    context = click.Context(command, info_name=name, parent=parent)
+def _commands(group: click.Group, parent: click.Context, heading: str) -> Iterator[str]:
+    for name in group.list_commands(parent):
+        command = group.get_command(parent, name)
+        assert command is not None
+        context = click.Context(command, info_name=name, parent=parent)
+        yield f"{heading} {context.command_path}\n"
+        yield from _described(command, context)
+        if isinstance(command, click.Group):
+            yield from _commands(command, context, heading + "#")
+
+
+def _described(command: click.Command, context: click.Context) -> Iterator[str]:
     usage = " ".join(command.collect_usage_pieces(context))
-    yield f"## tilewright {name}\n\n```text\n{context.command_path} {usage}\n```\n"
-    for paragraph in (command.help or "").split("\n\n"):
-        wrapped, _, kept = paragraph.rpartition("\b\n")
-        yield f"{_escaped(wrapped or ('' if kept != paragraph else kept))}\n"
-        if kept != paragraph:
-            yield _examples(kept)
-    records = (option.get_help_record(context) for option in command.get_params(context))
-    rows = [[f"`{names}`", _escaped(meaning)] for names, meaning in filter(None, records)]
-    yield _table(["option", "meaning"], rows)
+    yield f"```text\n{context.command_path} {usage}\n```\n"
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        kept = paragraph.removeprefix("\b\n")
+        yield f"{_escaped(paragraph)}\n" if kept == paragraph else _examples(kept)
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    records = filter(None, (option.get_help_record(context) for option in options))
+    if rows := [[f"`{names}`", _escaped(meaning)] for names, meaning in records]:
+        yield _table(["option", "meaning"], rows)
 
 
 def _examples(text: str) -> str:
     """A paragraph that click does not wrap: `Examples:` and commands, indented."""
-    head, *lines = text.splitlines()
-    code = "\n".join(line.removeprefix("  ") for line in lines)
-    return f"{head}\n\n```sh\n{code}\n```\n"
+    head, _, code = text.partition("\n")
+    return f"{head}\n\n```sh\n{textwrap.dedent(code)}\n```\n"
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([<>*_\[\]])", r"\\\1", text)
+    return re.sub(r"([*_\[\]`\\])", r"\\\1", text).replace("<", "&lt;")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,8 +1,9 @@
 """The code on the pages: every block of Python or shell runs, or says why not.
 
-The blocks of a page run in order, in one folder and one Python session. If the block `text` follows
-directly, it is what they must print; `...` stands for anything there. A block with `title="FILE"` is
-a file that is written into the folder. A comment in the line above a block changes what happens:
+The blocks of a page run in order, in one folder and one Python session. If the block `text`
+follows directly, it is what they must print; `...` stands for anything there. A block with
+`title="FILE"` is a file that is written into the folder. A comment in the line above a block
+changes what happens:
 
 - ``<!-- slow -->``: it runs in `make test-all` only;
 - ``<!-- not run: REASON -->``: it does not run.
