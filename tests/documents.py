@@ -83,11 +83,14 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
+    return parse(page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix())
+
+
+def parse(text: str, name: str) -> list[Block]:
     """The fenced blocks of a page in order, without those that show what the one before prints."""
-    text = page.read_text(encoding="utf-8")
     return [
         Block(
-            where=f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, found.start('language')) + 1}",
+            where=f"{name}:{text.count(chr(10), 0, found.start('language')) + 1}",
             language=found["language"],
             title=found["title"] or "",
             code=_unindented(found["code"], found["indent"]),
@@ -171,20 +174,17 @@ def shell(command: str, where: str) -> str:
 
 
 def accepted(command: str, where: str) -> None:
-    """The command line knows a command's name and options; it is not run."""
+    """A `tilewright` command that is not run is one the command line knows, with its options."""
     arguments = words(command)
     if not arguments:
         return
     name, *rest = arguments
     parent = click.Context(cli, info_name="tilewright")
+    found = cli.get_command(parent, name)
+    assert found is not None, f"{where}: {command}: there is no command {name}"
     try:
-        if name in cli.list_commands(parent):
-            found = cli.get_command(parent, name)
-            assert found is not None
-            found.make_context(name, rest, parent=parent)
-        else:
-            cli.make_context("tilewright", arguments)
-    except click.exceptions.Exit:  # --help, --version
+        found.make_context(name, rest, parent=parent)
+    except click.exceptions.Exit:  # --help
         pass
     except click.ClickException as error:
         raise AssertionError(f"{where}: {command}: {error.format_message()}") from error

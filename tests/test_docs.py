@@ -5,13 +5,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import tilewright as tw
 from tests.documents import (
     PAGES,
     ROOT,
@@ -23,10 +26,13 @@ from tests.documents import (
     blocks,
     commands,
     execute,
+    parse,
+    shell,
 )
-from tilewright.hw.config import preset_config
+from tilewright.hw.config import Config, preset_config
 from tilewright.hw.documents import register_documentation
 from tilewright.sim.iss_transport import IssTransport
+from tilewright.sw.cli import cli
 from tilewright.sw.compiler import compile_layer
 from tilewright.sw.driver.backends import BACKENDS
 from tilewright.sw.driver.transport import Transport
@@ -134,6 +140,62 @@ def test_blocks_are_fenced_and_of_a_known_language(page: Path) -> None:
     assert not indented, f"{page.name}: indented code, not fenced: {indented[0]}"
 
 
+_PAGE = """
+```python title="given.py"
+VALUE = 3
+```
+
+Then
+
+```python
+from given import VALUE
+print(VALUE, "of", 4)
+```
+
+```text
+{printed}
+```
+
+<!-- slow -->
+```sh
+echo one \\
+    two  # a comment
+tilewright presets --json presets.json
+```
+
+<!-- not run: it needs a board -->
+```sh
+tilewright {command}
+```
+"""
+
+
+def test_blocks_of_a_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(folder)
+    file, code, slow, skipped = parse(_PAGE.format(printed="3 of ...", command="doctor"), "page")
+    assert (file.title, file.runs, code.where) == ("given.py", False, "page:8")
+    assert slow.slow
+    assert commands(slow.code) == [
+        "echo one      two  # a comment",
+        "tilewright presets --json presets.json",
+    ]
+    assert (skipped.skipped, slow.skipped) == (True, False)
+    for block in (file, code, slow):
+        execute(block, {}, folder)
+    assert (folder / "presets.json").is_file()
+    wrong = parse(_PAGE.format(printed="5 of 4", command="doctr"), "page")
+    with pytest.raises(AssertionError, match="page:8"):
+        execute(wrong[1], {}, folder)
+    with pytest.raises(AssertionError, match="doctr"):
+        accepted("tilewright doctr", "page:1")
+    with pytest.raises(AssertionError, match="--presets"):
+        accepted("tilewright generate --presets tiny -o x", "page:1")
+    with pytest.raises(AssertionError, match="exit code 2"):
+        shell("tilewright generate --preset tine -o x", "page:1")
+    with pytest.raises(AssertionError, match="page:1"):
+        shell("false | cat; exit 1", "page:1")
+
+
 # ---- pages that follow the code -----------------------------------------------------------------
 
 
@@ -180,17 +242,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pages_name_every_parameter_and_command(site: Path) -> None:
-    from dataclasses import fields
-
-    from tilewright.hw.config import Config
-    from tilewright.sw.cli import cli
-
     configuration = (site / "configuration.html").read_text(encoding="utf-8")
     for field in fields(Config):
         assert f"<code>{field.name}</code>" in configuration, field.name
     command_line = (site / "cli.html").read_text(encoding="utf-8")
-    for name in cli.list_commands(None):  # type: ignore[arg-type]
+    for name in cli.list_commands(click.Context(cli)):
         assert f'id="tilewright-{name}"' in command_line, name
+
+
+def test_the_python_reference_has_every_name() -> None:
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: tilewright\.(\w+)$", page, re.MULTILINE)) == tw.__all__
 
 
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
