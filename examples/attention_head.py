@@ -7,10 +7,8 @@ import argparse
 
 import numpy as np
 
-from tilewright.hw.config import preset_config
-from tilewright.sim import golden
-from tilewright.sw.compiler.operations.softmax import factor
-from tilewright.sw.driver import Device
+import tilewright as tw
+from tilewright import golden
 
 TOKENS, HEAD = 12, 32
 Q_SCALE, V_SCALE = 2**-5, 2**-5  # what one unit of q, k and of v stands for
@@ -30,7 +28,7 @@ def narrow(acc: np.ndarray) -> np.ndarray:
     return golden.saturate(golden.rsh(acc, SCORE_BITS), golden.Fmt.S16)
 
 
-with Device.open(backend, preset_config("small")) as device:
+with tw.Device(backend, tw.preset("small")) as device:
     scores = narrow(device.matmul(q, k.T))
     weights = device.softmax(scores, scale)  # u16, 32768 is 1
     # The array reads bytes or s16; 32768 does not fit s16, half of it does.
@@ -38,9 +36,12 @@ with Device.open(backend, preset_config("small")) as device:
     found = device.matmul(halves, v)
 
 # The same from golden functions: the maximum is taken off, exp2 of the rest, then one division.
+# scale · log2(e) in Q10 is Ms / 2^shs, with Ms of 16 bits.
+mantissa, exponent = np.frexp(scale * np.log2(np.e) * 1024)
+factor = int(mantissa * 2**16 + 0.5), 16 - int(exponent)
 x = narrow(golden.matmul(q, k.T))
 everywhere = golden.valid_columns(TOKENS, TOKENS, length=TOKENS)
-e8 = golden.softmax_exp(x, golden.softmax_max(x, everywhere), everywhere, *factor(scale))
+e8 = golden.softmax_exp(x, golden.softmax_max(x, everywhere), everywhere, *factor)
 n, reciprocal = golden.reciprocal(golden.softmax_den(e8))
 p = golden.rsh(e8 * reciprocal[:, None], n[:, None])
 np.testing.assert_array_equal(weights, p)

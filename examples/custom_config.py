@@ -9,10 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tilewright.hw.config import Config
-from tilewright.hw.generate import generate
-from tilewright.sim import golden
-from tilewright.sw.driver import Device
+import tilewright as tw
 
 # `preset` gives what the file does not say; a value that cannot work is refused by its name.
 TOML = """
@@ -31,14 +28,14 @@ options = parser.parse_args()
 with tempfile.TemporaryDirectory() as scratch:
     path = Path(scratch) / "wide.toml"
     path.write_text(TOML, encoding="utf-8")
-    config = Config.from_toml(path)
-    for file in generate(config, options.output or Path(scratch) / "wide"):
+    config = tw.Config.from_toml(path)
+    for file in tw.generate(config, options.output or Path(scratch) / "wide"):
         print(f"{file.name:<24} {file.stat().st_size:>9,} bytes")
 
 rng = np.random.default_rng(2)
 a = rng.integers(-128, 128, (9, 33)).astype(np.int8)
 b = rng.integers(-128, 128, (33, 17)).astype(np.int8)
 # The driver compares the machine's manifest hash with this configuration's before it runs anything.
-with Device.open(options.backend, config) as device:
-    np.testing.assert_array_equal(device.matmul(a, b), golden.matmul(a, b))
+with tw.Device(options.backend, config) as device:
+    np.testing.assert_array_equal(device.matmul(a, b), tw.golden.matmul(a, b))
 print(f"{config.rows}×{config.columns} machine on {options.backend}: product equal to golden")

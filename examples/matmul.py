@@ -7,9 +7,7 @@ import argparse
 
 import numpy as np
 
-from tilewright.hw.config import preset_config
-from tilewright.sim import golden
-from tilewright.sw.driver import Device
+import tilewright as tw
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--backend", choices=("iss", "verilator"), default="iss")
@@ -20,10 +18,10 @@ rng = np.random.default_rng(0)
 a = rng.integers(-128, 128, (20, 100)).astype(np.int8)
 b = rng.integers(-128, 128, (100, 30)).astype(np.int8)
 
-with Device.open(backend, preset_config("small")) as device:
+with tw.Device(backend, tw.preset("small")) as device:
     c = device.matmul(a, b)
 
 # Products of integers have one right answer, hence == and no tolerance.
-np.testing.assert_array_equal(c, golden.matmul(a, b))
+np.testing.assert_array_equal(c, tw.golden.matmul(a, b))
 print(f"{a.shape} · {b.shape} on {backend}: {c.shape} {c.dtype}, first row {c[0, :5]} …")
 print("equal to the golden function: every element")

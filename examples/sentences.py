@@ -7,10 +7,7 @@ import argparse
 
 import numpy as np
 
-from tilewright.hw.config import preset_config
-from tilewright.sw.driver import Device
-from tilewright.sw.pipeline.device import DeviceEngine
-from tilewright.sw.pipeline.pipeline import Pipeline
+import tilewright as tw
 
 SENTENCES = ["A cat sleeps on the sofa.", "A kitten naps on the couch.", "Stocks fell sharply."]
 
@@ -18,12 +15,13 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--backend", choices=("iss", "verilator"), default="iss")
 backend = parser.parse_args().backend
 
-with Device.open(backend, preset_config("default")) as device:
-    pipeline = Pipeline.load("minilm", engine=lambda quantized: DeviceEngine(quantized, device))
-    found = pipeline(SENTENCES)
+# Weights are fetched and quantized once, then they come from the cache.
+model = tw.load("minilm")
+with tw.Device(backend, tw.preset("default")) as device:
+    found = model.on(device)(SENTENCES)
 
-# Without an engine the pipeline runs the golden functions: the same integers, so the same states.
-for ours, golden in zip(found, Pipeline.load("minilm")(SENTENCES), strict=True):
+# Without a machine a model runs the golden functions: the same integers, so the same states.
+for ours, golden in zip(found, model(SENTENCES), strict=True):
     np.testing.assert_array_equal(ours.hidden, golden.hidden)
 
 embeddings = np.array([output.result for output in found])

@@ -31,6 +31,8 @@ B high half, multiplier (R, G or g16)."""
 
 
 class Opcode(enum.IntEnum):
+    """What a command does."""
+
     BEGIN = 0x01
     END = 0x02
     LOAD = 0x10
@@ -62,6 +64,8 @@ UNIT_OF_OPCODE = {
 
 
 class Fault(enum.IntEnum):
+    """Why a run was stopped."""
+
     NONE = 0
     ILLEGAL_OPCODE = 1
     ILLEGAL_FIELD = 2
@@ -87,6 +91,8 @@ class XMode(enum.IntEnum):
 
 
 class Source(enum.IntEnum):
+    """Where a vector command reads its elements."""
+
     ACC = 0  # s32 from the accumulators
     SP = 1  # s16 rows from the scratchpad
 
@@ -170,6 +176,8 @@ class Stat(enum.IntEnum):
 
 
 class RowOp(enum.IntEnum):
+    """What the row unit computes of a row."""
+
     DIVIDE = 0  # den -> R = floor(2^(n+15) / den), n = bitlen(den); den 0 gives R = 0
     RSQRT = 1  # S1, S2 -> r, k of V = max(N*S2 - S1^2 + eps_q, 1)
     GET = 2  # scratchpad s16 words -> scale rows (largest magnitudes, u16)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tilewright import Error
+
 ACTIVATION_FUNCTIONS = ("gelu", "silu", "tanh")
 
 POWERS_OF_TWO: dict[str, tuple[int, int | str]] = {
@@ -31,6 +33,10 @@ RANGES: dict[str, tuple[int, int]] = {
     "queue_depth": (1, 64),
 }
 """Least and largest value of the other integers."""
+
+
+class ConfigError(Error, ValueError):
+    """A configuration that cannot be; names the parameter, its value and the bound."""
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -85,8 +91,17 @@ class Config:
 
     Raises
     ------
-    ValueError
+    ConfigError
         Naming the parameter, its value and the bound, when a combination cannot work.
+
+    Examples
+    --------
+    >>> import tilewright as tw
+    >>> tw.Config(name="wide", rows=16, columns=32).onchip_bytes > tw.Config().onchip_bytes
+    True
+    >>> tw.Config(rows=15)
+    Traceback (most recent call last):
+    tilewright.hw.config.ConfigError: rows = 15: a power of two from 4 to 128 is needed
     """
 
     name: str = "default"
@@ -111,43 +126,43 @@ class Config:
     def __post_init__(self) -> None:
         name = self.name.replace("-", "_") if isinstance(self.name, str) else ""
         if not (name.isascii() and name.isidentifier()):
-            raise ValueError(f"name = {self.name!r}: ASCII letters, digits, - and _ only")
+            raise ConfigError(f"name = {self.name!r}: ASCII letters, digits, - and _ only")
         functions = self.functions if isinstance(self.functions, list | tuple) else (None,)
         if not all(isinstance(function, str) for function in functions):
-            raise ValueError(f"functions = {self.functions!r}: a list of names is needed")
+            raise ConfigError(f"functions = {self.functions!r}: a list of names is needed")
         object.__setattr__(self, "functions", tuple(functions))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is int and (not isinstance(value, int) or isinstance(value, bool)):
-                raise ValueError(f"{field.name} = {value!r}: an integer is needed")
+                raise ConfigError(f"{field.name} = {value!r}: an integer is needed")
         for key, (low, most) in POWERS_OF_TWO.items():
             value = getattr(self, key)
             high = getattr(self, most) if isinstance(most, str) else most
             if not low <= value <= high or not _is_power_of_two(value):
-                raise ValueError(f"{key} = {value}: a power of two from {low} to {high} is needed")
+                raise ConfigError(f"{key} = {value}: a power of two from {low} to {high} is needed")
         for key, (low, high) in RANGES.items():
             value = getattr(self, key)
             if not low <= value <= high:
-                raise ValueError(f"{key} = {value}: {low} to {high} is needed")
+                raise ConfigError(f"{key} = {value}: {low} to {high} is needed")
         if len(set(self.functions)) != len(self.functions):
-            raise ValueError(f"functions = {self.functions}: a name stands twice")
+            raise ConfigError(f"functions = {self.functions}: a name stands twice")
         for function in self.functions:
             if function not in ACTIVATION_FUNCTIONS:
-                raise ValueError(
+                raise ConfigError(
                     f"functions: {function!r} is unknown; one of {', '.join(ACTIVATION_FUNCTIONS)}"
                 )
         if self.sp_words > 65536:
-            raise ValueError(
+            raise ConfigError(
                 f"sp_banks * sp_depth = {self.sp_words} words: a command addresses at most 65536"
             )
         if self.acc_words > 65536:
-            raise ValueError(
+            raise ConfigError(
                 f"acc_banks * acc_depth = {self.acc_words} words: a command addresses at most 65536"
             )
         # The smallest program that can run: one block of R rows of s16 and two weight tiles.
         least = self.rows + 2 * (self.rows // 2) + 8
         if self.sp_words < 4 * least:
-            raise ValueError(f"sp_banks * sp_depth = {self.sp_words} words: at least {4 * least}")
+            raise ConfigError(f"sp_banks * sp_depth = {self.sp_words} words: at least {4 * least}")
 
     # Derived sizes; every other file takes them from here.
 
@@ -217,7 +232,7 @@ class Config:
         known = {field.name for field in dataclasses.fields(cls)}
         for key in values:
             if key not in known:
-                raise ValueError(
+                raise ConfigError(
                     f"{origin}: unknown key {key!r}; known: {', '.join(sorted(known))}"
                 )
         return cls(**values)
@@ -228,7 +243,7 @@ class Config:
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a TOML file: {error}") from error
+            raise ConfigError(f"{path}: not a TOML file: {error}") from error
         preset = values.pop("preset", None)
         base = preset_config(preset).to_dict() if preset is not None else {}
         base.setdefault("name", Path(path).stem)
@@ -241,7 +256,7 @@ class Config:
             key, sign, text = setting.partition("=")
             key = key.strip()
             if not sign or not key:
-                raise ValueError(f"--set {setting!r}: key=value is needed")
+                raise ConfigError(f"--set {setting!r}: key=value is needed")
             if key == "functions":
                 values[key] = [part for part in text.replace(" ", "").split(",") if part]
                 continue
@@ -251,7 +266,7 @@ class Config:
             try:
                 values[key] = int(text, 0)
             except ValueError:
-                raise ValueError(f"--set {setting!r}: an integer is needed") from None
+                raise ConfigError(f"--set {setting!r}: an integer is needed") from None
         return Config.from_dict(values, origin="--set")
 
 
@@ -297,9 +312,30 @@ PRESETS: dict[str, Config] = {
 
 
 def preset_config(name: str) -> Config:
-    """Return a preset by name; ValueError names the known ones."""
+    """A configuration that comes along.
+
+    Parameters
+    ----------
+    name : str
+        "tiny", "small", "default", "large" or "huge": arrays from 4×4 to 64×64.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    ConfigError
+        If there is no such preset; the line names those there are.
+
+    Examples
+    --------
+    >>> import tilewright as tw
+    >>> tw.preset("small").rows
+    8
+    """
     try:
         return PRESETS[name]
     except (KeyError, TypeError):
         # A file's may be of any type, such as a list, which is no key.
-        raise ValueError(f"preset {name!r} is unknown; one of {', '.join(PRESETS)}") from None
+        raise ConfigError(f"preset {name!r} is unknown; one of {', '.join(PRESETS)}") from None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
+from tilewright import Error
 from tilewright.hw.commands import (
     COMMAND_BYTES,
     COUNT_SCALAR_FLAG,
@@ -64,7 +65,7 @@ class Token(NamedTuple):
     amount: int = 1
 
 
-class DecodeError(ValueError):
+class DecodeError(Error, ValueError):
     """Bytes that are no command; `fault` is what the machine reports."""
 
     def __init__(self, fault: Fault, message: str) -> None:

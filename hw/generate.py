@@ -147,12 +147,22 @@ def generate_verilog(
 
 
 def generate(
-    config: Config, folder: Path, *, progress: Callable[[str, int, int], None] | None = None
+    config: Config,
+    folder: Path | str,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
     """Write Verilog, instantiation template, manifest, C header and register documentation.
 
     The folder is made if need be. Files of the same names are replaced one by one once all texts
     are made; none is ever half-written.
+
+    Parameters
+    ----------
+    config : Config
+    folder : Path or str
+    progress : callable, optional
+        Called with each module's name, its number and how many there are, before it is made.
 
     Returns
     -------
@@ -163,6 +173,13 @@ def generate(
     ------
     OSError
         When the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tilewright as tw
+    >>> files = tw.generate(tw.preset("tiny"), "build/tiny")  # doctest: +SKIP
+    >>> [file.name for file in files]  # doctest: +SKIP
+    ['tilewright.v', 'tilewright_instance.v', 'manifest.json', 'tilewright.h', 'registers.md']
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -177,7 +177,7 @@ class Demo:
         Where it ends early, by Ctrl-C or a fault, the simulations under way are given up.
         """
         with (
-            Device.open("iss", self.config) as iss,
+            Device("iss", self.config) as iss,
             ThreadPoolExecutor(workers) as pool,
             ExitStack() as end,
         ):
@@ -187,7 +187,7 @@ class Demo:
             end.callback(stopped.set)
 
             def in_rtl(index: int) -> Outputs:
-                with Device.open("verilator", self.config, trace=trace is not None) as device:
+                with Device("verilator", self.config, trace=trace is not None) as device:
                     if trace is not None and index == 0:
                         path, begin, cycles = trace
                         device.transport.trace(path, begin, cycles)  # type: ignore[attr-defined]
@@ -240,7 +240,7 @@ class Demo:
             self.model.forward(ids, mask) for ids, mask in zip(tokens.ids, tokens.mask, strict=True)
         ]
         lengths = [int(mask.sum()) for mask in tokens.mask]
-        with Device.open("iss", self.config) as iss:
+        with Device("iss", self.config) as iss:
             for number, layer in enumerate(self.quantized.layers):
                 program = compile_layer(layer, self.config, self.sequence)
                 found = []

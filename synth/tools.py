@@ -9,8 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tilewright import Error
+from tilewright.extras import install
 
-class SynthesisError(Exception):
+
+class SynthesisError(Error):
     """A tool failed, or took too long; `output` holds the end of its log."""
 
     def __init__(self, message: str, output: str = "") -> None:
@@ -25,9 +28,7 @@ class ToolMissingError(SynthesisError):
 def need(module: str, package: str) -> None:
     """Raise ToolMissingError unless the Python package of a tool is there; nothing is imported."""
     if importlib.util.find_spec(module) is None:
-        raise ToolMissingError(
-            f"{package} is not installed; type: {sys.executable} -m pip install 'tilewright[synth]'"
-        )
+        raise ToolMissingError(f"{package} is not installed; type: {install('synth')}")
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:

@@ -7,7 +7,7 @@ from tests.head import head_image
 from tests.models import layer_input, minilm, run_whole
 from tilewright.hw.config import preset_config
 from tilewright.sim.image import Image
-from tilewright.sim.testbenches.core import run_image
+from tilewright.sim.testbenches.units.core import run_image
 from tilewright.sw.compiler import compile_layer
 from tilewright.sw.driver.device import Device
 
@@ -33,7 +33,7 @@ def layer_image(sequence: int) -> Image:
     config = preset_config("small")
     x, length, _ = layer_input(0, sequence)
     program = compile_layer(minilm()[1].layers[0], config, sequence)
-    with Device.open("iss", config) as iss:
+    with Device("iss", config) as iss:
         _, expected = run_whole(iss, program, {"x": x}, {"length": length})
     contents = {region: np.frombuffer(data, np.uint8) for region, data in program.constants.items()}
     return Image(

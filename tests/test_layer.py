@@ -46,12 +46,12 @@ def compare(
     """The same of any quantized layer and input."""
     sequence = len(x)
     program = compile_layer(quantized, config, sequence, effort=effort)
-    with Device.open("iss", config) as iss:
+    with Device("iss", config) as iss:
         expected, wanted = run_whole(iss, program, {"x": x}, {"length": length})
     reference_y = reference.run_layer(quantized, x, length)
     np.testing.assert_array_equal(expected["y"][:length], reference_y[:length])
     options = {} if bus is None else {"bus": bus}
-    with Device.open("verilator", config, **options) as rtl:
+    with Device("verilator", config, **options) as rtl:
         got, found = run_whole(rtl, program, {"x": x}, {"length": length})
     assert_same(program, wanted, found, {"length": length})
     for unit, reasons in got.result.counters.items():

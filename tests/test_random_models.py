@@ -125,14 +125,14 @@ def check(config: Config, case: Case, most: float = math.inf) -> bool:
     end = [""] if batch == 1 else [str(i) for i in range(batch)]
     inputs = {f"z{e}": z for e, z in zip(end, case.z, strict=True)}
     scalars = {f"length{e}": n for e, n in zip(end, case.lengths, strict=True)}
-    with Device.open("iss", config, check=True) as device:
+    with Device("iss", config, check=True) as device:
         expected, wanted = run_whole(device, executable, inputs, scalars)
     for e, z, length in zip(end, case.z, case.lengths, strict=True):
         x = norm(z, case.model.embedding.ln)
         for layer in case.model.layers:
             x = run_layer(layer, x, length)
         np.testing.assert_array_equal(expected[f"y{e}"][:length], x[:length])
-    with Device.open("verilator", config) as device:
+    with Device("verilator", config) as device:
         _, found = run_whole(device, executable, inputs, scalars)
     assert_same(executable, wanted, found, scalars)
     return True

@@ -32,7 +32,7 @@ def check_model(model: QModel, config: Config, ids: np.ndarray, sequence: int) -
     z[: len(ids)] = model.embedding.look_up(ids)
     runs = {}
     for backend in ("iss", "verilator"):
-        with Device.open(backend, config) as device:
+        with Device(backend, config) as device:
             runs[backend] = device.run(executable, {"z": z}, length=len(ids))
     length = {"length": len(ids)}
     assert_same(executable, runs["iss"].regions, runs["verilator"].regions, length)

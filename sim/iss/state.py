@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tilewright import Error
 from tilewright.hw.commands import REGIONS, SCALARS, SEMAPHORES, Fault, Unit
 from tilewright.hw.config import Config
 from tilewright.sim.iss.dram import Dram
@@ -40,7 +41,7 @@ class FaultRecord:
     address: int = 0
 
 
-class MachineFault(Exception):
+class MachineFault(Error):
     """The machine stopped; `record` is what its registers say, the state is left readable."""
 
     def __init__(self, record: FaultRecord, detail: str) -> None:
@@ -51,7 +52,7 @@ class MachineFault(Exception):
         )
 
 
-class UndefinedError(Exception):
+class UndefinedError(Error):
     """Check mode: a command whose result the machine does not define; the message names it."""
 
 

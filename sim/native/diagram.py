@@ -70,7 +70,7 @@ class Picture:
         return self.svg
 
 
-def diagram(
+def draw(
     title: str, groups: Sequence[Group], *, cycles: range, width: float, ruler: int
 ) -> Picture:
     """Draw lanes of boxes.

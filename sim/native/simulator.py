@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from tilewright import Error
 from tilewright.hw.commands import Unit
 from tilewright.sim.trace import Span
 
@@ -26,7 +27,7 @@ _CHUNK_SECONDS = 0.2
 """About how long the later ones take: Ctrl-C and progress wait for the end of a call."""
 
 
-class SimulationError(RuntimeError):
+class SimulationError(Error, RuntimeError):
     """The simulation cannot go on: a register access without an answer, or the model failed."""
 
 
@@ -61,6 +62,17 @@ class BusOptions:
     outstanding, max_burst : int
         What the master may not exceed: bursts in flight of one ID and direction, beats of a burst.
         0: any.
+
+    Raises
+    ------
+    ValueError
+        Naming the value, and what was allowed.
+
+    Examples
+    --------
+    >>> import tilewright as tw
+    >>> slow = tw.BusOptions(latency=(20, 60), back_pressure={"R": 0.2}, seed=1)
+    >>> device = tw.Device("verilator", tw.preset("tiny"), bus=slow)  # doctest: +SKIP
     """
 
     latency: int | tuple[int, int] = 30

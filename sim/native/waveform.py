@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pywellen
+
+from tilewright.extras import install
+from tilewright.sim.toolchain import ToolchainError
 
 _STEPS = 10
 """Time steps of a cycle in the files of `NativeSimulator.trace`."""
@@ -32,11 +34,28 @@ class Waveform:
     ------
     KeyError
         If there is no signal of a name.
+    ToolchainError
+        If pywellen is missing.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import tilewright as tw
+    >>> with tw.Device("verilator", tw.preset("tiny"), trace=True) as device:  # doctest: +SKIP
+    ...     device.transport.trace(Path("run.fst"))
+    ...     result = device.run_program(program, regions)
+    >>> tw.Waveform(Path("run.fst"))["irq"].sum()  # doctest: +SKIP
     """
 
     def __init__(self, path: Path, *, top: str = "TOP.tilewright") -> None:
         self.path = path
         self.top = top
+        try:
+            import pywellen
+        except ImportError:
+            raise ToolchainError(
+                f"reading a waveform needs pywellen; type: {install('waves')}"
+            ) from None
         file = pywellen.Waveform(str(path))
         self._variables = {variable.full_name: variable for variable in file.all_vars()}
         edges = [time for time, _ in self._variable("clk").signal]

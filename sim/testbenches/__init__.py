@@ -1,1 +1,1 @@
-"""cocotb testbenches, and what runs them."""
+"""What runs cocotb testbenches, and the core that the backend `cocotb` simulates."""

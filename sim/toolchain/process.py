@@ -9,8 +9,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tilewright import Error
 
-class ToolchainError(OSError):
+
+class ToolchainError(Error, OSError):
     """A tool is missing or failed.
 
     The message is one line that names the tool and what mends it; `output` is the end of what the

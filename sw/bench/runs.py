@@ -117,7 +117,7 @@ def simulate(
 ) -> tuple[Outputs, dict[int, np.ndarray], float]:
     """Outputs, all that was written, and CPU seconds of the run."""
     config = work.executable.config
-    with Device.open(backend, config, **_options(backend, config, latency, tell)) as device:
+    with Device(backend, config, **_options(backend, config, latency, tell)) as device:
         with device.load(work.executable) as loaded:
             begun = time.process_time()
             outputs = loaded.run(

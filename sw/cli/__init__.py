@@ -4,8 +4,8 @@ A subcommand is one file in this folder: `sw/cli/some_name.py` with a click comm
 becomes `tilewright some-name`, and the first line of its docstring the help in the list. Files that
 start with an underscore are helpers. Nothing is imported before it is called.
 
-Exit codes: 0, done; 1, it ran and the result is not what it must be (`ResultError`); 2, bad usage
-or input, with one line that names it; 130, Ctrl-C.
+Exit codes: 0, done; 1, it ran and the result is not what it must be (`ResultError`), or a simulator
+or tool failed (any other `Error`); 2, bad usage or input, with one line that names it; 130, Ctrl-C.
 """
 
 import ast
@@ -20,8 +20,9 @@ from typing import Any
 
 import click
 
-from tilewright import __version__
-from tilewright.sw.errors import ResultError, UserError
+from tilewright import Error, __version__
+from tilewright.hw.config import ConfigError
+from tilewright.sw.errors import UserError
 
 _FOLDER = Path(__file__).parent
 
@@ -70,12 +71,6 @@ def cli(traceback: bool) -> None:
     """
 
 
-def _is_config_error(error: ValueError) -> bool:
-    """Whether `tilewright.hw.config` refused a value, which is the user's error and not a bug."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__") == "tilewright.hw.config" for frame, _ in frames)
-
-
 def _line(error: BaseException) -> str:
     """The error in one line."""
     if isinstance(error, click.ClickException):
@@ -112,23 +107,19 @@ def call(arguments: Sequence[str] | None = None) -> int:
         # Not an error in one line: the help, as click prints it.
         error.show()
         return 2
-    except (UserError, click.ClickException) as error:
+    except (UserError, ConfigError, click.ClickException) as error:
         return _fail(error, 2, show=show)
-    except ResultError as error:
-        return _fail(error, 1, show=show)
     except (click.Abort, KeyboardInterrupt):
         print("tilewright: interrupted", file=sys.stderr)
         return 130
-    except ValueError as error:
-        if not _is_config_error(error):
-            raise
-        return _fail(error, 2, show=show)
     except BrokenPipeError:
         # `tilewright … | head`: nobody reads any more. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except OSError as error:
         return _fail(error, 2, show=show)
+    except Error as error:
+        return _fail(error, 1, show=show)
     return result if isinstance(result, int) else 0
 
 

@@ -96,7 +96,7 @@ def open_session(
             yield Session(pipeline)
             return
         options: dict[str, Any] = {"progress": tell} if backend == "verilator" else {}
-        with Device.open(backend, config, **options) as device:
+        with Device(backend, config, **options) as device:
             engine = DeviceEngine(
                 pipeline.quantized,
                 device,

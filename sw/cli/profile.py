@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilewright.extras import install
 from tilewright.sw.cli._config import chosen_config, config_options
 from tilewright.sw.cli._output import Column, emit_tables, json_option, progress, size
 from tilewright.sw.cli._units import unit_columns, unit_rows
@@ -163,7 +164,7 @@ def _run(work: "Work", config: "Config", backend: str, bar: Any, task: Any) -> "
     options: dict[str, Any] = {"spans": True}
     if backend in ("verilator", "cocotb"):
         options["progress"] = lambda text: bar.update(task, description=text)
-    with Device.open(backend, config, **options) as device:
+    with Device(backend, config, **options) as device:
         if not isinstance(device.transport, Recorder):
             raise UserError(f"--backend {backend}: it does not record what commands do")
         estimate = int(work.executable.metadata["estimate"]["cycles"])
@@ -191,7 +192,7 @@ def _write(
     write_whole(folder / TRACE, perfetto.to_bytes(profile))
     lines = [f"{folder / TRACE}: open it at https://ui.perfetto.dev"]
     if not picture.available():
-        return [*lines, "no picture: it needs matplotlib, pip install 'tilewright[plot]'"]
+        return [*lines, f"no picture: it needs matplotlib; type: {install('plot')}"]
     tell("draw the timeline")
     for form, content in picture.pictures(profile, _caption(profile, title), span).items():
         path = folder / f"{TIMELINE}.{form}"

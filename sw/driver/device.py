@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from tilewright.sw.driver.machine import TIMEOUT, WATCHDOG, Launch, Machine, Pro
 from tilewright.sw.driver.memory import Memory
 from tilewright.sw.driver.runs import Outputs, Queue, Ticket
 from tilewright.sw.driver.transport import Transport
-from tilewright.sw.program import Executable
+from tilewright.sw.program import Executable, InputError
 
 if TYPE_CHECKING:
     from tilewright.sw.driver.operations import Operations
@@ -31,13 +31,26 @@ class Device(Machine):
 
     Parameters
     ----------
+    backend : str or Transport
+        What stands for the machine. "iss": the instruction-set simulator, without time. "model":
+        the same, with the cycle model's time. "verilator" and "cocotb": the generated Verilog,
+        whose simulator is built at the first call and kept in the cache. A board is an object with
+        the methods of `Transport`.
     config : Config
         What the machine must be.
-    transport : Transport
-        Where it is.
+    **options
+        Of a backend by name. All: `memory` (base and bytes of the DRAM) and `spans` (record when
+        each command ran). "iss": `check` (refuse what hardware leaves undefined). "model":
+        `latency` (cycles), `bandwidth` (beats a cycle), `values` (compute them, too). "verilator":
+        `bus` (a `BusOptions`), `trace` (able to write waveforms), `progress` (told what is built).
+        "cocotb": `simulator` ("verilator" or "icarus"), `latency`, `pause`, `interleave`, `seed`,
+        `progress`.
 
     Attributes
     ----------
+    config : Config
+    transport : Transport
+        Registers and memory as they are.
     memory : Memory
         Allocator of the memory that program, constants, inputs and outputs lie in.
     queue : Queue
@@ -45,43 +58,37 @@ class Device(Machine):
 
     Raises
     ------
+    ValueError
+        If there is no such backend.
     DeviceMismatch
-        If something else answers.
+        If something else answers; it is closed then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tilewright as tw
+    >>> with tw.Device("iss", tw.preset("small")) as device:
+    ...     device.matmul(np.full((2, 5), 2, np.int8), np.full((5, 3), 3, np.int8))
+    array([[30, 30, 30],
+           [30, 30, 30]], dtype=int32)
     """
 
-    def __init__(self, config: Config, transport: Transport) -> None:
-        super().__init__(config, transport)
+    def __init__(self, backend: str | Transport, config: Config, **options: Any) -> None:
+        if isinstance(backend, str):
+            transport = open_transport(backend, config, **options)
+        elif options:
+            raise InputError(f"{', '.join(options)}: options are of backends by name")
+        else:
+            transport = backend
+        try:
+            super().__init__(config, transport)
+        except BaseException:
+            transport.close()
+            raise
         self.memory = Memory(*transport.memory_range)
         self.queue = Queue(self)
         # Regions by number, for programs that are run as bytes: address and bytes.
         self._regions: dict[int, tuple[int, int]] = {}
-
-    @classmethod
-    def open(cls, backend: str, config: Config, **options: Any) -> Self:
-        """Open a backend by name.
-
-        Parameters
-        ----------
-        backend : str
-            "iss", "model", "verilator" or "cocotb".
-        config : Config
-            What the machine must be.
-        **options
-            What the backend takes, see `tilewright.sw.driver.backends.open_transport`.
-
-        Raises
-        ------
-        ValueError
-            If there is no such backend.
-        DeviceMismatch
-            If something else answers; it is closed then.
-        """
-        transport = open_transport(backend, config, **options)
-        try:
-            return cls(config, transport)
-        except BaseException:
-            transport.close()
-            raise
 
     def soft_reset(self) -> None:
         """Stop what runs, as `Machine.soft_reset`; runs that wait start with the next request."""

@@ -4,11 +4,12 @@ What the user can mend is a `UserError` too (exit code 2), a run that went wrong
 (exit code 1).
 """
 
+from tilewright import Error
 from tilewright.hw.commands import Fault, Unit
 from tilewright.sw.errors import ResultError, UserError
 
 
-class DeviceError(RuntimeError):
+class DeviceError(Error, RuntimeError):
     """A machine cannot be used, or did not do what it was told."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tilewright.extras import install
 from tilewright.sw.graph.encoder import Encoder, find_encoder, head_of
 from tilewright.sw.graph.errors import GraphError
 from tilewright.sw.graph.ir import Graph
@@ -69,19 +70,36 @@ def load_model(where: str | Path, outputs: Sequence[str] | None = None) -> Model
     return Model(bert=encoder.model, head=_named(graph, encoder, folder), folder=folder)
 
 
-def load_onnx(path: Path, outputs: Sequence[str] | None = None) -> Graph:
+def load_onnx(path: Path | str, outputs: Sequence[str] | None = None) -> Graph:
     """The graph of an ONNX file; needs the `onnx` package, an extra of this one.
+
+    Parameters
+    ----------
+    path : Path or str
+    outputs : sequence of str, optional
+        Which of the file's outputs to import; all by default.
+
+    Returns
+    -------
+    Graph
+        For `tilewright.run_graph`; an encoder's is better loaded by `tilewright.load`.
 
     Raises
     ------
     GraphError
-        As `tilewright.sw.graph.onnx.load.import_onnx`, or if the package is missing.
+        A file that cannot be read, an operator that is not supported, a graph that is quantized
+        already, or the package `onnx` is missing.
+
+    Examples
+    --------
+    >>> import tilewright as tw
+    >>> graph = tw.load_graph("block.onnx")  # doctest: +SKIP
     """
     if importlib.util.find_spec("onnx") is None:
-        raise GraphError("reading ONNX needs the package onnx: pip install 'tilewright[onnx]'")
+        raise GraphError(f"reading ONNX needs the package onnx; type: {install('onnx')}")
     from tilewright.sw.graph.onnx.load import import_onnx
 
-    return import_onnx(path, outputs)
+    return import_onnx(Path(path), outputs)
 
 
 def _is_home(folder: Path) -> bool:

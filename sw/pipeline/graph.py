@@ -55,6 +55,14 @@ def run_graph(
     ------
     GraphError
         An input that does not fit, an activation the lanes do not hold.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tilewright as tw
+    >>> graph = tw.load_graph("block.onnx")  # doctest: +SKIP
+    >>> with tw.Device("iss", tw.preset("default")) as device:  # doctest: +SKIP
+    ...     outputs = tw.run_graph(device, graph, {"x": np.ones((3, 64), np.float32)})
     """
     if bits not in _TOP:
         raise GraphError(f"bits = {bits}: 8 or 16 is needed")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,10 @@ from tilewright.sw.models.tokenize import Encoded, Tokenizer
 from tilewright.sw.pipeline.engine import I16, Engine, ReferenceEngine
 from tilewright.sw.quantize.formats import QEmbedding, QModel
 from tilewright.sw.quantize.quantize import quantize_model
+
+if TYPE_CHECKING:
+    from tilewright.sw.driver.device import Device
+    from tilewright.sw.program import Executable
 
 Text = str | tuple[str, str]
 """One text, or a pair: two sentences, or a question and the context that answers it."""
@@ -73,6 +78,21 @@ class Pipeline:
         For the embedding tables, and the format of the engine's output.
     engine : Engine, optional
         The golden functions by default.
+
+    Raises
+    ------
+    ModelError
+        When it is called: a text that is empty, too long, or has a token the model does not know.
+
+    Examples
+    --------
+    >>> import tilewright as tw
+    >>> model = tw.load("minilm")
+    >>> (output,) = model(["A cat sleeps."])
+    >>> output.hidden.shape, output.hidden.dtype  # tokens, the special ones included
+    ((6, 384), dtype('float32'))
+    >>> with tw.Device("iss", tw.preset("default")) as device:  # doctest: +SKIP
+    ...     (same,) = model.on(device)(["A cat sleeps."])
     """
 
     def __init__(
@@ -94,9 +114,8 @@ class Pipeline:
         where: str | Path | Model,
         *,
         precision: str = "w8a8",
-        engine: Callable[[QModel], Engine] = ReferenceEngine,
     ) -> Pipeline:
-        """Load a model, calibrate and quantize it, and put it on an engine.
+        """Load a model, calibrate and quantize it; it runs the golden functions until told.
 
         Parameters
         ----------
@@ -104,8 +123,6 @@ class Pipeline:
             As `tilewright.sw.graph.model.load_model`.
         precision : str
             Of `tilewright.sw.quantize.quantize.quantize`.
-        engine : callable, optional
-            Makes the engine of the quantized model.
 
         Raises
         ------
@@ -119,8 +136,48 @@ class Pipeline:
             tokenizer=Tokenizer(model.folder),
             head=model.head,
             quantized=quantized,
-            engine=engine(quantized),
         )
+
+    def on(
+        self,
+        device: Device,
+        *,
+        sequence: int | None = None,
+        executable: Executable | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Pipeline:
+        """The same model on a machine, whose programs are compiled when they are needed first.
+
+        Parameters
+        ----------
+        device : Device
+        sequence : int, optional
+            Rows of every program; else each text takes the next multiple of 16.
+        executable : Executable, optional
+            A program of this model to be used instead of compiling; it has its own rows.
+        progress : callable, optional
+            Told the texts done and their number.
+
+        Raises
+        ------
+        ModelError
+            If the program is of another model.
+        CompileError
+            If the model has no positions for so many rows.
+        """
+        # The golden functions need neither compiler nor driver.
+        from tilewright.sw.compiler.model import check_sequence
+        from tilewright.sw.pipeline.device import DeviceEngine, check_model
+
+        if executable is not None:
+            check_model(executable, self.model, self.quantized)
+        if sequence is not None:
+            check_sequence(self.quantized, sequence)
+        moved = copy.copy(self)
+        moved.engine = DeviceEngine(
+            self.quantized, device, sequence=sequence, executable=executable, progress=progress
+        )
+        return moved
 
     @property
     def limit(self) -> int:

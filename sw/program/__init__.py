@@ -1,23 +1,64 @@
-"""Programs: commands, their bytes, listing and checks; executables with their data, and files."""
+"""Programs: commands, their bytes, listing and checks; executables with their data, and files.
 
+What the fields of commands mean is in docs/architecture.md.
+"""
+
+from tilewright.hw.commands import (
+    Fault,
+    Function,
+    Mul,
+    Opcode,
+    Out,
+    Parts,
+    Post,
+    Pre,
+    RowOp,
+    Source,
+    Stat,
+    Unit,
+    WeightFormat,
+    XMode,
+)
+from tilewright.hw.encoding import Command, Scalar, Token, command
 from tilewright.sw.program.check import Problem, ProgramError, check_program, find_problems
 from tilewright.sw.program.disassemble import disassemble, format_command
 from tilewright.sw.program.errors import InputError, ProgramFileError
 from tilewright.sw.program.executable import Buffer, Executable
+from tilewright.sw.program.file import load, save
 from tilewright.sw.program.operations import Operations
 from tilewright.sw.program.program import Program
 
 __all__ = [
     "Buffer",
+    "Command",
     "Executable",
+    "Fault",
+    "Function",
     "InputError",
+    "Mul",
+    "Opcode",
     "Operations",
+    "Out",
+    "Parts",
+    "Post",
+    "Pre",
     "Problem",
     "Program",
     "ProgramError",
     "ProgramFileError",
+    "RowOp",
+    "Scalar",
+    "Source",
+    "Stat",
+    "Token",
+    "Unit",
+    "WeightFormat",
+    "XMode",
     "check_program",
+    "command",
     "disassemble",
     "find_problems",
     "format_command",
+    "load",
+    "save",
 ]

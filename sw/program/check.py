@@ -38,6 +38,7 @@ from tilewright.hw.commands import (
 from tilewright.hw.config import Config
 from tilewright.hw.encoding import Command, encode, illegal_field
 from tilewright.hw.manifest import manifest_hash
+from tilewright.sw.errors import UserError
 from tilewright.sw.program.disassemble import format_command
 from tilewright.sw.program.footprint import (
     DRAM,
@@ -74,7 +75,7 @@ class Problem:
         return f"command {self.index}: {self.message}"
 
 
-class ProgramError(ValueError):
+class ProgramError(UserError, ValueError):
     """A program that must not run; `problems` holds what was found."""
 
     def __init__(self, problems: list[Problem]) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 from multiprocessing.process import parent_process
 from typing import Any
 
+from tilewright.extras import install
 from tilewright.sw.errors import UserError
 from tilewright.sw.sweep.measure import versions
 
@@ -121,9 +122,7 @@ def _cluster(address: str) -> Iterator[tuple[Executor, Alive]]:
     try:
         from distributed import Client
     except ImportError:
-        raise UserError(
-            f"scheduler {address}: it needs Dask, pip install 'tilewright[sweep]'"
-        ) from None
+        raise UserError(f"scheduler {address}: it needs Dask; type: {install('sweep')}") from None
     with _silent("distributed", "tornado", "asyncio"), _client(Client, address) as found:
         yield found
 

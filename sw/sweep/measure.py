@@ -228,7 +228,7 @@ def rtl(point: Point, work: Work) -> Found:
         outstanding=config.axi_outstanding,
         max_burst=config.axi_max_burst,
     )
-    with Device.open("verilator", config, bus=bus) as device:
+    with Device("verilator", config, bus=bus) as device:
         outputs = device.run(executable, inputs, length=point.sequence)
     return {"rtl_cycles": outputs.result.cycles}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -36,10 +36,10 @@ Synthesis = Callable[[str, bool], Synthesize]
 
 
 def sweep(
-    space: Space,
+    space: Space | Mapping[str, Any],
     model: str = "minilm",
     *,
-    folder: Path = FOLDER,
+    folder: Path | str = FOLDER,
     layer: str = "0",
     texts: int = 40,
     effort: int = 5,
@@ -61,10 +61,13 @@ def sweep(
 
     Parameters
     ----------
-    space : Space
+    space : Space or mapping of str to list
+        The values of each axis, such as ``{"array": [8, 16], "lanes": ["C/4", "C/2"]}``: any
+        parameter of `Config`, "array" (rows and columns alike), "precision", "sequence",
+        "mem_latency" (cycles) and "mem_bandwidth" (beats a cycle). All combinations are points.
     model : str
         A known name, a folder or an ONNX file.
-    folder : Path
+    folder : Path or str
         Keeps the store, in which every finished point stands at once; a sweep that was broken off
         goes on where it was. `points.csv` and `points.parquet` are written there at the end.
     layer : str
@@ -72,36 +75,58 @@ def sweep(
     texts : int
         Evaluation texts of the accuracy, which is the whole model's; 0 for none.
     effort : int
-        As of `tilewright.sw.compiler.compile_layer`.
+        Choices the compiler compares; 1 is quickest.
     synthesis : callable, optional
-        Gives what synthesizes machines, where `synth` or the work of `only` names a target.
-    synth, pnr
-        Target of the synthesis; whether to place and route too.
+        Gives what synthesizes machines, where `synth` or the work of `only` names a target; the
+        command `tilewright sweep --synth` has one.
+    synth : str, optional
+        Target of the synthesis, "ecp5" or "xc7".
+    pnr : bool
+        Place and route, too.
     clock : float, optional
         MHz for latency and inferences a second where there is no Fmax, 1e-6 to 1e6.
     rtl : int
         Finished points that are simulated in RTL, too.
-    search, count, objectives, seed
-        As of `tilewright.sw.sweep.search.batches`.
+    search : str
+        "grid" (all points), "random" or "optuna".
+    count : int, optional
+        Points of random and optuna, 50 by default.
+    objectives : sequence of str, optional
+        Columns that optuna aims at; cycles, accuracy_mean and onchip_bytes by default.
+    seed : int
+        Of random and optuna.
     only : str, optional
         The point to measure, even if it is in the store; one of the store, with the work it has
         there, or of the space. What the store has of it, synthesis and RTL, is measured again.
-    jobs, scheduler
-        As of `tilewright.sw.sweep.executors.executor`.
+    jobs : int, optional
+        Processes; as many as there are cores by default.
+    scheduler : str, optional
+        Address of a Dask scheduler, instead of processes.
     tell : callable, optional
+        Told the work done, the work there is, and what ended last.
 
     Returns
     -------
     list of dict
-        A row of `tilewright.sw.sweep.point.COLUMNS` for each point, in the order of the space. They
-        make a data frame: ``pandas.DataFrame(rows)``.
+        A row for each point, in the order of the space: the columns of ``points.csv``, None where
+        nothing was measured. They make a data frame: ``pandas.DataFrame(rows)``.
 
     Raises
     ------
     UserError
         If an option or no point can be, a scheduler is gone, or the disk is full; finished points
         are kept.
+
+    Examples
+    --------
+    Points run in processes of their own: call it behind ``if __name__ == "__main__":``.
+
+    >>> import tilewright as tw
+    >>> rows = tw.sweep({"array": [8, 16]}, texts=0)  # doctest: +SKIP
+    >>> [(row["name"], row["cycles"]) for row in rows]  # doctest: +SKIP
     """
+    space = space if isinstance(space, Space) else Space(space)
+    folder = Path(folder)
     work = Work(
         model=model, layer=layer, texts=texts, effort=effort, synth=synth, pnr=pnr, clock=clock
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Literal
 
+from tilewright.extras import install
 from tilewright.sw.errors import UserError
 from tilewright.sw.sweep.point import DONE, Row
 from tilewright.sw.sweep.space import Space
@@ -90,7 +91,7 @@ def _guided(space: Space, count: int, seed: int, objectives: Sequence[str]) -> B
     try:
         import optuna
     except ImportError:
-        raise UserError("search optuna: pip install 'tilewright[sweep]'") from None
+        raise UserError(f"search optuna needs Optuna; type: {install('sweep')}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed),

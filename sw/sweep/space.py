@@ -107,7 +107,8 @@ class Space:
 
     Examples
     --------
-    >>> len(Space({"array": [8, 16], "lanes": ["C/2", "C"], "precision": ["w8a8"]}))
+    >>> import tilewright as tw
+    >>> len(tw.Space({"array": [8, 16], "lanes": ["C/2", "C"], "precision": ["w8a8"]}))
     4
     """
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.hw.shapes import identify, shape
 from tilewright.hw.memories.accumulator import Accumulators
-from tilewright.sim.testbenches.cell import run_cell
+from tilewright.sim.testbenches.units.cell import run_cell
 
 
 def test_column(tmp_path):

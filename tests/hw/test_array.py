@@ -3,7 +3,7 @@
 import pytest
 
 from tests.hw.shapes import identify, shape
-from tilewright.sim.testbenches.cell import run_cell
+from tilewright.sim.testbenches.units.cell import run_cell
 
 CASES = [
     (shape(4, 4), "icarus"),

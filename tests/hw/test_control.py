@@ -8,7 +8,7 @@ from tilewright.hw.commands import Opcode
 from tilewright.hw.control.dispatcher import IN_FLIGHT
 from tilewright.hw.dma.records import Transfer
 from tilewright.hw.generate import cell_verilog
-from tilewright.sim.testbenches.cell import run_cell
+from tilewright.sim.testbenches.units.cell import run_cell
 
 
 def run(cell, tests, folder, config=None, **more):

@@ -85,7 +85,7 @@ def layouts(config):
 def run(config, simulator, folder, scale=1, module="dma", **more):
     simulate(
         Top(config),
-        module=f"tilewright.sim.testbenches.{module}",
+        module=f"tilewright.sim.testbenches.units.{module}",
         simulator=simulator,
         folder=folder,
         values={"config": config.to_dict(), "layouts": layouts(config), "scale": scale},

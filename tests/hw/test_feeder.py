@@ -3,7 +3,7 @@
 import pytest
 
 from tests.hw.shapes import VECTORS, identify, shape
-from tilewright.sim.testbenches.cell import run_cell
+from tilewright.sim.testbenches.units.cell import run_cell
 
 
 def test_lane(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from tests.hw.shapes import VECTORS, shape
 from tilewright.hw.config import ACTIVATION_FUNCTIONS
 from tilewright.hw.vector import lane
-from tilewright.sim.testbenches.cell import run_cell
+from tilewright.sim.testbenches.units.cell import run_cell
 
 CONFIG = shape(4, 4, functions=ACTIVATION_FUNCTIONS)
 STAGES = {

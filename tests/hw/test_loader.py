@@ -4,7 +4,7 @@ import pytest
 
 from tests.hw.shapes import identify, shape
 from tilewright.hw.systolic.matmul import ISSUE_TO_ARRAY
-from tilewright.sim.testbenches.cell import run_cell
+from tilewright.sim.testbenches.units.cell import run_cell
 
 SHAPES = [shape(4, 4), shape(8, 16), shape(16, 4, weight_bits=4)]
 

@@ -7,7 +7,7 @@ from tests.hw.shapes import identify, shape
 from tests.hw.wrappers import MatmulBench
 from tilewright.hw.generate import cell_verilog
 from tilewright.hw.memories.row_table import SCALE_LATENCY
-from tilewright.sim.testbenches.cell import run_cell
+from tilewright.sim.testbenches.units.cell import run_cell
 
 SHAPES = [shape(4, 4, acc_depth=16), shape(8, 4, weight_bits=4), shape(4, 8)]
 WIDE = [shape(16, 4), shape(8, 16), shape(8, 8), shape(4, 32)]

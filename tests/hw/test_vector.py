@@ -6,7 +6,7 @@ from tests.hw.recordings import arrays_of, config
 from tests.hw.shapes import identify, shape
 from tilewright.hw.config import ACTIVATION_FUNCTIONS
 from tilewright.hw.memories.row_table import SCALE_LATENCY
-from tilewright.sim.testbenches.cell import run_cell
+from tilewright.sim.testbenches.units.cell import run_cell
 
 SHAPES = [
     shape(4, 4, 1),

@@ -19,7 +19,7 @@ X = np.arange(-17, 18).reshape(5, 7).astype(np.int16)
 
 def test_an_awkward_memory_and_progress():
     options = {"latency": 40, "pause": 0.2, "interleave": True, "seed": 5}
-    device = Device.open("cocotb", CONFIG, simulator="icarus", memory=(0x1000, 0x8000), **options)
+    device = Device("cocotb", CONFIG, simulator="icarus", memory=(0x1000, 0x8000), **options)
     result = device.run(copy_executable(CONFIG), {"x": X}, start=0)
     np.testing.assert_array_equal(result["y"], X)
     transport = device.transport
@@ -47,7 +47,7 @@ def test_an_interrupt_loses_no_answer():
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with Device.open("cocotb", CONFIG, simulator="icarus") as device:
+        with Device("cocotb", CONFIG, simulator="icarus") as device:
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             with pytest.raises(KeyboardInterrupt):
                 device.transport.wait(10_000_000)
@@ -60,7 +60,7 @@ def test_an_interrupt_loses_no_answer():
 
 def test_a_simulation_that_ends():
     """The memory stops at an address it does not have, and says so."""
-    with Device.open("cocotb", CONFIG, simulator="icarus", memory=(0x1000, 0x8000)) as device:
+    with Device("cocotb", CONFIG, simulator="icarus", memory=(0x1000, 0x8000)) as device:
         device.write("BASE0", 0x10_0000)
         device.write("LIMIT0", 0x10_1000)
         device.write("PROGRAM_COUNT", 4)
@@ -71,7 +71,7 @@ def test_a_simulation_that_ends():
 
 def test_no_such_simulator(tmp_path):
     with pytest.raises(ValueError, match="simulator 'questa': one of verilator, icarus"):
-        Device.open("cocotb", CONFIG, simulator="questa")
+        Device("cocotb", CONFIG, simulator="questa")
     with pytest.raises(ToolchainError, match="icarus for cocotb: "):
         build_core("module tilewright(; endmodule", tmp_path, "icarus")
     with pytest.raises(SimulationError, match="did not start"):

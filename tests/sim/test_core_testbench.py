@@ -8,8 +8,8 @@ import pytest
 from tilewright.hw.config import preset_config
 from tilewright.sim.compare import Buffer
 from tilewright.sim.image import Image
-from tilewright.sim.testbenches.core import run_image
 from tilewright.sim.testbenches.runner import SIMULATORS
+from tilewright.sim.testbenches.units.core import run_image
 
 STUB = (Path(__file__).parent / "stub.v").read_text()
 SIZE = 2048

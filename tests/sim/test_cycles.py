@@ -45,7 +45,7 @@ def measured(executable: Executable, inputs: dict, *, latency: int = 30):
         latency=latency, outstanding=config.axi_outstanding, max_burst=config.axi_max_burst
     )
     scalars = dict.fromkeys(executable.scalars, executable.metadata.get("sequence", 0))
-    with Device.open("verilator", config, bus=bus, spans=True) as device:
+    with Device("verilator", config, bus=bus, spans=True) as device:
         return device.run(executable, inputs, **scalars).result
 
 
@@ -95,7 +95,7 @@ def test_operations_on_rtl() -> None:
     mult, shift = factor(2.0**-10)
     softmax = compile_softmax(config, 30, 50, mult=mult, shift=shift)
     x = rng.integers(-8000, 8000, (30, 50)).astype(np.int16)
-    with Device.open("verilator", config) as device:
+    with Device("verilator", config) as device:
         cycles = device.run(softmax, {"x": x}, length=50).result.cycles
     assert predict(softmax.program, config).cycles == pytest.approx(cycles, rel=TOLERANCE)
 
@@ -122,7 +122,7 @@ def test_backend() -> None:
         ("slow", {"latency": 200, "bandwidth": 0.25}),
     ):
         backend = "iss" if name == "iss" else "model"
-        with Device.open(backend, config, spans=True, **options) as device:
+        with Device(backend, config, spans=True, **options) as device:
             runs[name] = device.run(executable, inputs, length=17)
     assert np.array_equal(runs["model"]["y"], runs["iss"]["y"])
     cycles = runs["model"].result.cycles

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tilewright.sim import toolchain
-from tilewright.sim.native.diagram import Box, Clock, Group, diagram
+from tilewright.sim.native import diagram
+from tilewright.sim.native.diagram import Box, Clock, Group
 from tilewright.sim.native.simulator import NativeSimulator
 from tilewright.sw.driver.simulators import simulator_library
 
@@ -37,7 +38,7 @@ def test_signals(tmp_path):
 def draw(boxes, cycles=range(6), **more):
     lanes = {"clk": Clock(), "a < b": boxes}
     options = {"cycles": cycles, "width": 10, "ruler": 5, **more}
-    return diagram("title", [Group("group", lanes)], **options).svg
+    return diagram.draw("title", [Group("group", lanes)], **options).svg
 
 
 def rectangles(svg):

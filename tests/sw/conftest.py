@@ -12,14 +12,14 @@ CONFIG = preset_config("tiny")
 @pytest.fixture(scope="session")
 def icarus():
     """A core under cocotb on Icarus; started once, since it takes a second."""
-    with Device.open("cocotb", CONFIG, simulator="icarus") as device:
+    with Device("cocotb", CONFIG, simulator="icarus") as device:
         yield device
 
 
 @pytest.fixture(scope="session")
 def cocotb_verilator():
     """The same on Verilator, whose build takes most of a minute."""
-    with Device.open("cocotb", CONFIG, simulator="verilator") as device:
+    with Device("cocotb", CONFIG, simulator="verilator") as device:
         yield device
 
 
@@ -34,7 +34,7 @@ def cocotb_verilator():
 def device(request):
     """The same test runs on each backend."""
     if request.param in ("iss", "verilator"):
-        with Device.open(request.param, CONFIG) as device:
+        with Device(request.param, CONFIG) as device:
             yield device
     else:
         device = request.getfixturevalue(request.param)
@@ -44,27 +44,25 @@ def device(request):
 
 @pytest.fixture
 def iss():
-    with Device.open("iss", CONFIG) as device:
+    with Device("iss", CONFIG) as device:
         yield device
 
 
 @pytest.fixture
 def rtl():
-    with Device.open("verilator", CONFIG) as device:
+    with Device("verilator", CONFIG) as device:
         yield device
 
 
 @pytest.fixture(scope="session")
 def checked():
     """The simulator, in the mode that refuses what hardware leaves undefined."""
-    with Device.open("iss", CONFIG, check=True) as device:
+    with Device("iss", CONFIG, check=True) as device:
         yield device
 
 
 @pytest.fixture(scope="session")
 def machines(checked):
     """Machines of five shapes, with the simulator behind them."""
-    others = [
-        Device.open("iss", config, check=True) for config in (*AWKWARD, preset_config("default"))
-    ]
+    others = [Device("iss", config, check=True) for config in (*AWKWARD, preset_config("default"))]
     return [checked, *others]

@@ -137,7 +137,7 @@ def test_products_that_are_refused(checked, a, b, text):
 def test_narrow_weights():
     config = Config.from_dict({**TINY.to_dict(), "name": "narrow", "weight_bits": 4})
     rng = np.random.default_rng(15)
-    with Device.open("iss", config, check=True) as device:
+    with Device("iss", config, check=True) as device:
         b = rng.integers(-8, 8, (20, 9)).astype(np.int8)
         check_matmul(device, draw(rng, "int16", 7, 20), b)
         with pytest.raises(InputError, match="weight_bits = 4 of narrow holds -8 to 7"):

@@ -10,13 +10,15 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import click
 import pytest
 
 import tilewright.sw.cli
 from tilewright import __version__
+from tilewright.hw.config import ConfigError
+from tilewright.sim.native.simulator import SimulationError
+from tilewright.sim.toolchain import ToolchainError
 from tilewright.sw import cache
 from tilewright.sw.cli import _children, _output
 from tilewright.sw.errors import ResultError, UserError
@@ -97,15 +99,6 @@ def use(monkeypatch, function):
     )
 
 
-def config_error():
-    code = compile(
-        "def check(n):\n    raise ValueError(f'rows is {n},\\nnot 4 to 128')", "c", "exec"
-    )
-    scope: dict[str, Any] = {"__name__": "tilewright.hw.config"}
-    exec(code, scope)
-    scope["check"](3)
-
-
 def raising(error):
     def function():
         raise error
@@ -119,7 +112,9 @@ def raising(error):
         (raising(UserError("no model 'x':\n  minilm")), 2, "no model 'x': minilm"),
         (raising(ResultError("3 bytes differ")), 1, "3 bytes differ"),
         (raising(FileNotFoundError(2, "No such file", "a.toml")), 2, "a.toml: No such file"),
-        (config_error, 2, "rows is 3, not 4 to 128"),
+        (raising(ConfigError("rows is 3,\nnot 4 to 128")), 2, "rows is 3, not 4 to 128"),
+        (raising(ToolchainError("make not found")), 2, "make not found"),
+        (raising(SimulationError("the model failed")), 1, "the model failed"),
         (raising(KeyboardInterrupt()), 130, "interrupted"),
     ],
 )

@@ -74,7 +74,7 @@ def test_simulator(name: str, sequence: int, length: int) -> None:
     executable = compile_model(model, CONFIGS[name], sequence, effort=1)
     static_check(executable, length)
     z = make_z(model, sequence, 5)
-    with Device.open("iss", CONFIGS[name]) as device:
+    with Device("iss", CONFIGS[name]) as device:
         got = device.run(executable, {"z": z}, length=length).values["y"]
     np.testing.assert_array_equal(got[:length], expected(model, z, length)[:length])
 
@@ -85,7 +85,7 @@ def test_precisions(precision: str) -> None:
     executable = compile_model(model, PRESETS["tiny"], 11, effort=1)
     assert executable.metadata["precision"]
     z = make_z(model, 11, 6)
-    with Device.open("iss", PRESETS["tiny"]) as device:
+    with Device("iss", PRESETS["tiny"]) as device:
         got = device.run(executable, {"z": z}, length=9).values["y"]
     np.testing.assert_array_equal(got[:9], expected(model, z, 9)[:9])
 
@@ -106,12 +106,12 @@ def test_batch_equals_single_runs_in_rtl() -> None:
     scalars = {f"length{i}": length for i, length in enumerate(lengths)}
     runs = {}
     for backend in ("iss", "verilator"):
-        with Device.open(backend, config) as device:
+        with Device(backend, config) as device:
             with device.load(batch) as loaded:
                 runs[backend] = loaded.run(inputs, scalars)
     assert_same(batch, runs["iss"].regions, runs["verilator"].regions, scalars)
     single = compile_model(model, config, 12, effort=1)
-    with Device.open("iss", config) as device:
+    with Device("iss", config) as device:
         for i, (z, length) in enumerate(zip(zs, lengths, strict=True)):
             one = device.run(single, {"z": z}, length=length).values["y"]
             np.testing.assert_array_equal(runs["verilator"].values[f"y{i}"], one)
@@ -130,7 +130,7 @@ def test_refusals() -> None:
 
 def test_a_mismatch_names_all_of_it() -> None:
     executable = compile_model(small_model(), PRESETS["tiny"], 4, effort=1)
-    with Device.open("iss", PRESETS["tiny"]) as device:
+    with Device("iss", PRESETS["tiny"]) as device:
         run = device.run(executable, {"z": make_z(small_model(), 4, 1)}, length=4)
     y = executable.buffers["y"]
     got = {region: content.copy() for region, content in run.regions.items()}

@@ -52,7 +52,7 @@ class _Wrong:
     """A machine that gives the simulator's results, but for the second text it is handed."""
 
     def __init__(self, monkeypatch) -> None:
-        self.open, self.patch, self._runs = Device.open, monkeypatch.setattr, 0
+        self.open, self.patch, self._runs = Device, monkeypatch.setattr, 0
 
     def __call__(self, backend, config, **options):
         device = self.open("iss", config)
@@ -72,7 +72,7 @@ class _Wrong:
 
 def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
     folder = model_folder(tmp_path / "my model")
-    monkeypatch.setattr(Device, "open", _Wrong(monkeypatch))
+    monkeypatch.setattr("tilewright.sw.demo.Device", _Wrong(monkeypatch))
     monkeypatch.setattr("tilewright.sw.demo.simulator_library", lambda *a, **k: None)
     texts = ["a dog", "the cat's mat", "a cat"]
     given = ["--preset", "tiny", "--set", "queue_depth=3", "--set", "lanes=1", "--sequence", "12"]
@@ -93,7 +93,7 @@ def test_a_mismatch_is_run_again_as_it_was(tmp_path, monkeypatch, capsys):
 def test_an_interrupt_gives_up_what_runs(tmp_path, monkeypatch):
     demo = Demo(model_folder(tmp_path), layer=0, config=preset_config("tiny"), sequence=12)
     samples = demo.samples(["a dog", "a cat", "the cat's mat"])
-    opened, running, ends = Device.open, Event(), []
+    opened, running, ends = Device, Event(), []
 
     def simulates(*_, progress, **__):
         running.set()
@@ -115,7 +115,7 @@ def test_an_interrupt_gives_up_what_runs(tmp_path, monkeypatch):
         monkeypatch.setattr(device, "run", simulates if backend == "verilator" else interrupted)
         return device
 
-    monkeypatch.setattr(Device, "open", open_device)
+    monkeypatch.setattr("tilewright.sw.demo.Device", open_device)
     with pytest.raises(KeyboardInterrupt):
         list(demo.run(samples, workers=1))
     # One was under way, the others did not start.

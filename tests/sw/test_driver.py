@@ -280,7 +280,7 @@ class Other(IssTransport):
 )
 def test_not_our_machine(name, value, text):
     with pytest.raises(DeviceMismatch, match=text):
-        Device(CONFIG, Other(name, value))
+        Device(Other(name, value), CONFIG)
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -298,14 +298,14 @@ def test_what_cannot_be_used_is_closed(monkeypatch, interrupted):
 
     monkeypatch.setattr("tilewright.sw.driver.device.open_transport", lambda *_: Closes("ID", 0))
     with pytest.raises(KeyboardInterrupt if interrupted else DeviceMismatch):
-        Device.open("iss", CONFIG)
+        Device("iss", CONFIG)
     assert closed
 
 
 def test_another_configuration():
     changed = Config.from_dict({**CONFIG.to_dict(), "name": "tiny-2"})
     with pytest.raises(DeviceMismatch, match="'tiny-2'"):
-        Device(changed, open_transport("iss", CONFIG))
+        Device(open_transport("iss", CONFIG), changed)
 
 
 # ---- usage ----
@@ -313,7 +313,7 @@ def test_another_configuration():
 
 def test_bad_arguments(iss):
     with pytest.raises(ValueError, match="'fpga' is unknown; one of iss, model, verilator, cocotb"):
-        Device.open("fpga", CONFIG)
+        Device("fpga", CONFIG)
     with pytest.raises(ValueError, match="no register 'NAME'"):
         iss.read("NAME")
     with pytest.raises(ValueError, match="BASE0 = -1"):

@@ -27,7 +27,7 @@ def real(*shape: int, scale: float = 1.0) -> np.ndarray:
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
     config = preset_config("small").with_settings(["functions=gelu,silu,tanh"])
-    with Device.open("iss", config) as device:
+    with Device("iss", config) as device:
         yield device
 
 
@@ -109,7 +109,7 @@ def test_a_feed_forward_block_from_onnx(device: Device) -> None:
 def test_refusals(device: Device) -> None:
     node = ir.Activation(out="y", x="x", function="tanh")
     graph = graph_of(node, x=(4,))
-    with Device.open("iss", preset_config("tiny")) as tiny:
+    with Device("iss", preset_config("tiny")) as tiny:
         with pytest.raises(GraphError, match="tanh needs tanh, tiny has gelu"):
             run_graph(tiny, graph, {"x": real(4)})
     with pytest.raises(GraphError, match="bits = 4"):

@@ -151,7 +151,7 @@ class Recording(IssTransport):
 def test_the_next_run_is_ready_when_one_ends():
     """Inputs of the second are written before the first is waited for; it starts at once."""
     transport = Recording()
-    device = Device(CONFIG, transport)
+    device = Device(transport, CONFIG)
     loaded = device.load(copy_executable(CONFIG))
     first = loaded.submit({"x": matrix(1)}, {"start": 0})
     second = loaded.submit({"x": matrix(2)}, {"start": 0})
@@ -167,7 +167,7 @@ def test_the_next_run_is_ready_when_one_ends():
 
 def test_one_frame_where_memory_is_short():
     # Program, input and output: three pages, and no more.
-    device = Device(CONFIG, Recording((0, 3 * 4096)))
+    device = Device(Recording((0, 3 * 4096)), CONFIG)
     loaded = device.load(copy_executable(CONFIG))
     assert loaded.size == device.memory.total
     tickets = [loaded.submit({"x": matrix(turn)}, {"start": 0}) for turn in range(4)]
@@ -267,7 +267,7 @@ class Interrupted(Recording):
 def test_an_interrupt_costs_no_frame(method):
     """Wherever it comes: the runs it met say so, those after it are right."""
     transport = Interrupted()
-    device = Device(CONFIG, transport)
+    device = Device(transport, CONFIG)
     met = 0
     with device.load(copy_executable(CONFIG)) as loaded:
 
@@ -299,7 +299,7 @@ def test_an_interrupt_costs_no_frame(method):
 def test_a_wait_that_is_broken_off_goes_on(call):
     """Also while the driver reads what the run took."""
     transport = Interrupted()
-    with Device(CONFIG, transport).load(copy_executable(CONFIG)) as loaded:
+    with Device(transport, CONFIG).load(copy_executable(CONFIG)) as loaded:
         ticket = loaded.submit({"x": matrix(1)}, {"start": 0})
         transport.method, transport.calls = "read32", call
         with pytest.raises(KeyboardInterrupt):
@@ -309,7 +309,7 @@ def test_a_wait_that_is_broken_off_goes_on(call):
 
 def test_an_interrupt_while_loading_keeps_nothing():
     transport = Interrupted()
-    device = Device(CONFIG, transport)
+    device = Device(transport, CONFIG)
     for call in (1, 2):
         transport.method, transport.calls = "write_memory", call
         with pytest.raises(KeyboardInterrupt):
@@ -354,7 +354,7 @@ def test_another_machines_program(iss):
 
 
 def test_out_of_memory_keeps_nothing():
-    device = Device(CONFIG, Recording((0x1000, 5 * 4096)))
+    device = Device(Recording((0x1000, 5 * 4096)), CONFIG)
     loaded = device.load(copy_executable(CONFIG))
     with pytest.raises(OutOfDeviceMemory, match="80 bytes wanted, 0 free, largest gap 0 of 20480"):
         device.load(copy_executable(CONFIG))

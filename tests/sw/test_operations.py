@@ -189,7 +189,7 @@ def test_functions_the_lanes_do_not_hold(checked):
         checked.gelu(np.zeros(3))
     config = Config.from_dict({**TINY.to_dict(), "name": "other", "functions": ["silu", "tanh"]})
     x = draw(np.random.default_rng(42), "int16", 100)
-    with Device.open("iss", config, check=True) as device:
+    with Device("iss", config, check=True) as device:
         for name in config.functions:
             found = device.operations.activation(name, x)
             np.testing.assert_array_equal(found, golden.activation(x, name))
@@ -210,7 +210,7 @@ def test_pieces(checked, monkeypatch):
 
 
 def test_programs_are_kept():
-    with Device.open("iss", TINY) as device:
+    with Device("iss", TINY) as device:
         x = np.zeros((3, 4), np.int16)
         device.gelu(x)
         free = device.memory.free_bytes
@@ -223,7 +223,7 @@ def test_programs_are_kept():
 
 def test_programs_give_way():
     """A full memory frees the operation not used for longest, and refuses only what never fits."""
-    device = Device(TINY, IssTransport(TINY, memory=(0, 8 * 4096)))
+    device = Device(IssTransport(TINY, memory=(0, 8 * 4096)), TINY)
     programs = device.operations.programs
     x = [draw(np.random.default_rng(n), "int16", 1, n) for n in (3, 4, 5)]
     # Three pages each: program, input, output.

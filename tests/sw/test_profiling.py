@@ -29,7 +29,7 @@ def profile() -> Profile:
     work = shape_work(
         "hidden=24,heads=2,ffn=40", CONFIG, sequence=13, precision="w8a16", tell=lambda text: None
     )
-    with Device.open("verilator", CONFIG, spans=True) as device:
+    with Device("verilator", CONFIG, spans=True) as device:
         outputs = device.load(work.executable).run(work.inputs, work.scalars)
     return Profile(executable=work.executable, result=outputs.result, scalars=work.scalars)
 
@@ -118,7 +118,7 @@ def test_loads_ahead_are_part_of_what_is_attained(preset: str, hidden: int) -> N
         precision="w8a8",
         tell=lambda text: None,
     )
-    with Device.open("model", config, spans=True, values=False) as device:
+    with Device("model", config, spans=True, values=False) as device:
         result = device.load(work.executable).run(work.inputs, work.scalars).result
     profile = Profile(executable=work.executable, result=result, scalars=work.scalars)
     for by in GROUPS:
@@ -187,7 +187,7 @@ def test_backends_that_record_nothing() -> None:
     work = shape_work(
         "hidden=8,heads=1,ffn=8", CONFIG, sequence=3, precision="w8a8", tell=lambda text: None
     )
-    with Device.open("iss", CONFIG, spans=True) as device:
+    with Device("iss", CONFIG, spans=True) as device:
         result = device.load(work.executable).run(work.inputs, work.scalars).result
     assert result.spans == ()
     assert Profile(executable=work.executable, result=result, scalars=work.scalars).steps == ()

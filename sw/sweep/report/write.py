@@ -14,6 +14,7 @@ from string import Template
 from typing import Any
 
 from tilewright import __version__
+from tilewright.extras import install
 from tilewright.sw.errors import UserError
 from tilewright.sw.files import write_whole
 from tilewright.sw.sweep.report.figures import inline, pictures
@@ -48,7 +49,7 @@ def write_report(rows: list[dict[str, Any]], folder: Path, title: str) -> list[P
         If a file cannot be written; those that were there before are still whole.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("a report needs matplotlib: pip install 'tilewright[sweep]'")
+        raise UserError(f"a report needs matplotlib; type: {install('sweep')}")
     if not rows:
         raise UserError("a report needs at least one point")
     doubled = [name for name, n in Counter(str(row.get("point")) for row in rows).items() if n > 1]

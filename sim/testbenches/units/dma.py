@@ -12,7 +12,7 @@ from cocotbext.axi import AxiBus, AxiRam
 
 from tilewright.hw.commands import Fault
 from tilewright.sim.testbenches.axi_memory import no_error
-from tilewright.sim.testbenches.dma_bench import (
+from tilewright.sim.testbenches.units.dma_bench import (
     BEATS,
     CONFIG,
     ORIGIN,

@@ -45,7 +45,7 @@ def run_cell(
     cell : str
         Name of the cell in the configuration's machine.
     module : str
-        Name of a module of `tilewright.sim.testbenches`.
+        Name of a module of `tilewright.sim.testbenches.units`.
     simulator, folder, tests
         As of `runner.simulate_verilog`.
     arrays : mapping, optional
@@ -62,7 +62,7 @@ def run_cell(
     simulate_verilog(
         text,
         top=cell,
-        module=f"tilewright.sim.testbenches.{module}",
+        module=f"tilewright.sim.testbenches.units.{module}",
         simulator=simulator,
         folder=folder,
         tests=tests,

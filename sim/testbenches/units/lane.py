@@ -15,7 +15,7 @@ import numpy as np
 from tilewright.hw.commands import Function, Mul, Out, Post, Pre, Source
 from tilewright.hw.tables import INVERSE_MANTISSA
 from tilewright.sim import golden
-from tilewright.sim.testbenches.cell import Array, Bench
+from tilewright.sim.testbenches.units.cell import Array, Bench
 
 PARAMETERS = ("multiplier", "shift", "bias_low", "bias_high", "channel")
 _BOUNDS = {

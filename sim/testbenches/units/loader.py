@@ -12,7 +12,14 @@ import numpy as np
 
 from tilewright.hw.commands import GROUP_ROWS, Opcode, WeightFormat
 from tilewright.hw.config import Config
-from tilewright.sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command, unpack
+from tilewright.sim.testbenches.units.cell import (
+    Bench,
+    Memory,
+    ReadPort,
+    pack,
+    pack_command,
+    unpack,
+)
 
 SHIFT_LATENCY = 3
 """Cycles `swap_soon` is ahead of the swap at the array's edge."""

@@ -8,7 +8,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from tilewright.sim.testbenches.cell import Bench, pack, unpack
+from tilewright.sim.testbenches.units.cell import Bench, pack, unpack
 
 DISTANCE = 4
 """Cycles from a word's sum to the next one of the same word at the least."""

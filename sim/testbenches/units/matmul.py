@@ -15,8 +15,8 @@ from tilewright.hw.commands import LAYOUTS, Opcode, WeightFormat, XMode
 from tilewright.sim import golden
 from tilewright.sim.iss.matmul import matmul
 from tilewright.sim.iss.state import State
-from tilewright.sim.testbenches.cell import Bench, Memory, ReadPort, pack_command, unpack
 from tilewright.sim.testbenches.runner import recorded
+from tilewright.sim.testbenches.units.cell import Bench, Memory, ReadPort, pack_command, unpack
 
 Fields = dict[str, int]
 MAXIMA_DRAIN = 3

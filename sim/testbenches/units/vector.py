@@ -29,8 +29,8 @@ from tilewright.hw.commands import (
 from tilewright.sim import golden
 from tilewright.sim.iss.state import State, UndefinedError
 from tilewright.sim.iss.vector import row, vector
-from tilewright.sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command
 from tilewright.sim.testbenches.runner import recorded
+from tilewright.sim.testbenches.units.cell import Bench, Memory, ReadPort, pack, pack_command
 
 Fields = dict[str, int]
 NAMES = ("sp", "acc", "scale", "f1", "f2", "factor", "exponent", "top")

@@ -31,7 +31,7 @@ from tilewright.hw.commands import (
 from tilewright.hw.encoding import DecodeError, decode, illegal_field
 from tilewright.hw.manifest import manifest_hash
 from tilewright.hw.registers import COUNTERS, IDENTIFICATION, REGISTERS
-from tilewright.sim.testbenches.cell import Bench, pack, pack_command, unpack
+from tilewright.sim.testbenches.units.cell import Bench, pack, pack_command, unpack
 
 QUEUES = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
 HASH = 0x0123_4567_89AB_CDEF

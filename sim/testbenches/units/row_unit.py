@@ -10,7 +10,14 @@ import numpy as np
 
 from tilewright.hw.commands import Opcode, RowOp
 from tilewright.sim import golden
-from tilewright.sim.testbenches.cell import Bench, Memory, ReadPort, pack, pack_command, unpack
+from tilewright.sim.testbenches.units.cell import (
+    Bench,
+    Memory,
+    ReadPort,
+    pack,
+    pack_command,
+    unpack,
+)
 
 DIVIDE_CYCLES, RSQRT_CYCLES = 23, 80
 """Cycles of a row in one engine at most."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from tilewright.hw.commands import XMode
 from tilewright.sim import golden
-from tilewright.sim.testbenches.cell import Bench, pack, unpack
+from tilewright.sim.testbenches.units.cell import Bench, pack, unpack
 
 LANE_LATENCY = 4
 ROW_SCALE_LATENCY = 3

@@ -8,7 +8,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from tilewright.sim.testbenches.cell import Bench, pack, unpack
+from tilewright.sim.testbenches.units.cell import Bench, pack, unpack
 
 A_LOW, A_HIGH = -128, 255
 """What the feeder gives: s8 and u8."""

@@ -9,7 +9,7 @@ import cocotb
 import numpy as np
 
 from tilewright.hw.manifest import SP_READ_LATENCY
-from tilewright.sim.testbenches.cell import Bench
+from tilewright.sim.testbenches.units.cell import Bench
 
 READERS = ("feeder", "loader", "vector", "dma")
 WRITERS = ("vector", "dma")

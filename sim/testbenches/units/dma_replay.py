@@ -10,8 +10,8 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from tilewright.sim.testbenches.dma_bench import ORIGIN, SIZE, bench_for, plain
 from tilewright.sim.testbenches.runner import recorded
+from tilewright.sim.testbenches.units.dma_bench import ORIGIN, SIZE, bench_for, plain
 
 PAGE = 4096
 """No burst goes across a multiple of it."""
