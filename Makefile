@@ -6,7 +6,7 @@ MINUTES ?= 10
 PYTEST := $(VENV)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run demo test test-all test-export fuzz bench pytest lint clean
+.PHONY: help setup setup-run demo test test-all test-export fuzz bench docs pytest lint clean
 
 help:
 	@echo "make demo         one real BERT encoder layer through generated RTL, bit for bit"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-export  ONNX graphs of PyTorch's exporters, families of transformers; installs both"
 	@echo "make fuzz         random machines and programs against the simulator, MINUTES=10"
 	@echo "make bench        every figure of docs/performance.md, an hour or two"
+	@echo "make docs         the documentation as a site, build/site/index.html"
 	@echo "make lint         ruff and mypy only"
 	@echo "make setup        prepare the machine and .venv, nothing else"
 	@echo "make clean        remove .venv, caches of the tools and build folders"
@@ -50,6 +51,9 @@ bench:
 test-export:
 	@scripts/setup export
 	$(PYTEST) -m "slow or not slow" tests/sw/test_models_exported.py tests/sw/test_families_exported.py $(ARGS)
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build
 
 pytest: setup
 	$(PYTEST) $(ARGS)

@@ -12,6 +12,31 @@ from tilewright import Error
 
 ACTIVATION_FUNCTIONS = ("gelu", "silu", "tanh")
 
+POWERS_OF_TWO: dict[str, tuple[int, int | str]] = {
+    "rows": (4, 128),
+    "columns": (4, 128),
+    "lanes": (1, "columns"),
+    "sp_banks": (4, 32),
+    "sp_depth": (64, 65536),
+    "acc_banks": (2, 16),
+    "acc_depth": (16, 16384),
+    "scale_rows": (16, 32768),
+    "stat_rows": (16, 32768),
+    "axi_data_width": (32, 1024),
+}
+"""Parameters that are powers of two: least and largest value, or the parameter that bounds it."""
+
+RANGES: dict[str, tuple[int, int]] = {
+    "weight_bits": (2, 8),
+    "row_engines": (1, 16),
+    "axi_addr_width": (32, 64),
+    "axi_outstanding": (1, 32),
+    "axi_max_burst": (1, 256),
+    "queue_depth": (1, 64),
+    "register_errors": (0, 1),
+}
+"""Least and largest value of the other integers."""
+
 
 class ConfigError(Error, ValueError):
     """A configuration that cannot be; names the parameter, its value and the bound."""
@@ -25,35 +50,47 @@ def _is_power_of_two(value: int) -> bool:
 class Config:
     """One accelerator.
 
+    `POWERS_OF_TWO` and `RANGES` hold the bounds of the integers.
+
     Parameters
     ----------
     name : str
-        Name of the configuration; part of the manifest.
-    rows, columns : int
-        Processing elements along K (`rows`, R) and along N (`columns`, C); powers of two, 4 … 128.
+        Name of the configuration, part of the manifest: ASCII letters, digits, - and _.
+    rows : int
+        Processing elements along K: rows of the array (R).
+    columns : int
+        Processing elements along N: columns of the array (C).
     lanes : int
-        Elements a cycle in the vector unit (L), a power of two, 1 … `columns`.
+        Elements the vector unit takes in a cycle (L).
     weight_bits : int
-        Width of the weight port of a processing element, 2 … 8. Bytes in memory stay bytes; their
-        values must fit.
+        Width of the weight port of a processing element. Bytes in memory stay bytes; their values
+        must fit.
     row_engines : int
-        Rows whose division or reciprocal square root is under way at a time, 1 … 16.
+        Rows whose division or reciprocal square root is under way at the same time.
     functions : tuple of str
-        Table functions every lane holds besides exp2: any of "gelu", "silu", "tanh".
-    sp_banks, sp_depth : int
-        Scratchpad banks (a power of two, 4 … 32) and words in each (a power of two, 64 … 65536).
-    acc_banks, acc_depth : int
-        Accumulator banks (a power of two, 2 … 16) and words of C s32 in each (a power of two).
-    scale_rows, stat_rows : int
-        Depth of the row table: largest magnitudes (row scales), and row statistics.
-    axi_addr_width, axi_data_width : int
-        Bits of the AXI4 master, 32 … 64 and 32 … 1024 (a power of two).
+        Table functions that every lane holds besides exp2: any of "gelu", "silu", "tanh".
+    sp_banks : int
+        Banks of the scratchpad.
+    sp_depth : int
+        Words in a scratchpad bank, each of 2·max(R, C) bytes; at most 65536 words in all banks.
+    acc_banks : int
+        Banks of the accumulators.
+    acc_depth : int
+        Words in an accumulator bank, each of C s32; at most 65536 words in all banks.
+    scale_rows : int
+        Row scales (largest magnitudes) that the row table holds.
+    stat_rows : int
+        Row statistics that the row table holds.
+    axi_addr_width : int
+        Address bits of the AXI4 master.
+    axi_data_width : int
+        Data bits of the AXI4 master.
     axi_outstanding : int
-        Bursts in flight in each direction, 1 … 32.
+        Bursts in flight in each direction.
     axi_max_burst : int
-        Longest burst in beats, 1 … 256.
+        Beats of the longest burst.
     queue_depth : int
-        Commands each unit's queue holds, 1 … 64.
+        Commands that the queue of each unit holds.
     register_errors : int
         1: answer SLVERR to an access of a register that does not exist, and to a write of one that
         is read-only; 0: answer OKAY, read 0 and ignore what is written.
@@ -105,30 +142,12 @@ class Config:
             value = getattr(self, field.name)
             if field.type is int and (not isinstance(value, int) or isinstance(value, bool)):
                 raise ConfigError(f"{field.name} = {value!r}: an integer is needed")
-        for key, low, high in (
-            ("rows", 4, 128),
-            ("columns", 4, 128),
-            ("lanes", 1, self.columns),
-            ("sp_banks", 4, 32),
-            ("sp_depth", 64, 65536),
-            ("acc_banks", 2, 16),
-            ("acc_depth", 16, 16384),
-            ("scale_rows", 16, 32768),
-            ("stat_rows", 16, 32768),
-            ("axi_data_width", 32, 1024),
-        ):
+        for key, (low, most) in POWERS_OF_TWO.items():
             value = getattr(self, key)
+            high = getattr(self, most) if isinstance(most, str) else most
             if not low <= value <= high or not _is_power_of_two(value):
                 raise ConfigError(f"{key} = {value}: a power of two from {low} to {high} is needed")
-        for key, low, high in (
-            ("weight_bits", 2, 8),
-            ("row_engines", 1, 16),
-            ("axi_addr_width", 32, 64),
-            ("axi_outstanding", 1, 32),
-            ("axi_max_burst", 1, 256),
-            ("queue_depth", 1, 64),
-            ("register_errors", 0, 1),
-        ):
+        for key, (low, high) in RANGES.items():
             value = getattr(self, key)
             if not low <= value <= high:
                 raise ConfigError(f"{key} = {value}: {low} to {high} is needed")

@@ -7,9 +7,7 @@ code, the pictures, and docs/tutorial.ipynb with both. The page's text and code 
 everything else comes from here; `tests/test_tutorial.py` compares.
 """
 
-import ast
 import contextlib
-import io
 import json
 import re
 import tempfile
@@ -17,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.documents import run
+
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, NOTEBOOK = DOCS / "tutorial.md", DOCS / "tutorial.ipynb"
 BANNER = "<!-- made from docs/tutorial.md by python -m tests.tutorial -->\n"
 """The last line of the pictures."""
-RTL = "## The same in Verilog"
-"""Heading from which on the page needs a Verilator build."""
 
 _CELL = re.compile(
     r"```python\n(?P<code>.*?)```\n"
@@ -69,20 +67,6 @@ def parts(page: str) -> list[str | Cell]:
     return [*found, page[end:]]
 
 
-def run(code: str, session: dict[str, Any]) -> tuple[str, Any]:
-    """Run a block as a notebook does; what it prints, and the value of a last expression."""
-    tree = ast.parse(code)
-    value = None
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        *body, last = tree.body
-        if isinstance(last, ast.Expr):
-            exec(compile(ast.Module(body, []), PAGE.name, "exec"), session)
-            value = eval(compile(ast.Expression(last.value), PAGE.name, "eval"), session)
-        else:
-            exec(compile(tree, PAGE.name, "exec"), session)
-    return printed.getvalue(), value
-
-
 def notebook(page: str) -> str:
     """The page as a notebook: its outputs are the blocks and the pictures below the code.
 
@@ -92,7 +76,8 @@ def notebook(page: str) -> str:
     for part in parts(page):
         common = {"id": f"cell-{len(cells)}", "metadata": {}}
         if isinstance(part, str):
-            cells.append({**common, "cell_type": "markdown", "source": _lines(part.strip())})
+            if text := _seen(part):
+                cells.append({**common, "cell_type": "markdown", "source": _lines(text)})
             continue
         outputs: list[dict[str, Any]] = []
         if part.printed:
@@ -129,6 +114,11 @@ def notebook(page: str) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
+def _seen(text: str) -> str:
+    """Markdown without its comments."""
+    return re.sub(r"<!--.*?-->\n*", "", text, flags=re.DOTALL).strip()
+
+
 def _lines(text: str) -> list[str]:
     return text.splitlines(keepends=True)
 
@@ -140,7 +130,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for part in parts(PAGE.read_text(encoding="utf-8")):
             if isinstance(part, Cell):
-                printed, value = run(part.code, session)
+                printed, value = run(part.code, session, PAGE.name)
                 if part.picture:
                     (DOCS / part.picture).write_text(value.svg + BANNER, encoding="utf-8")
                 made.append(str(Cell(part.code, printed, part.picture, part.says)))

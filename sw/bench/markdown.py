@@ -46,7 +46,8 @@ def _line(cells: Iterable[str]) -> str:
 def section(tables: Sequence[Table], command: str, commits: Sequence[str]) -> str:
     """What stands of one part in a document: its tables, the command and the commits."""
     text = "".join(table.markdown() for table in tables)
-    return f"{text}    {command}\n\nMeasured on {', '.join(commits)}.\n"
+    shown = f"<!-- not run: it measures for minutes to hours -->\n```sh\n{command}\n```\n"
+    return f"{text}{shown}\nMeasured on {', '.join(commits)}.\n"
 
 
 def insert(page: str, name: str, text: str) -> str:

@@ -229,7 +229,7 @@ def test_table():
     table = Table(title="T", header=["a", "b"], rows=[["1", "x|y"]], notes=["A note."])
     assert table.markdown() == ("### T\n\n| a | b |\n| --- | --- |\n| 1 | x\\|y |\n\nA note.\n\n")
     text = section([table], "the command", ["abc", "def"])
-    assert text.endswith("    the command\n\nMeasured on abc, def.\n")
+    assert text.endswith("```sh\nthe command\n```\n\nMeasured on abc, def.\n")
 
 
 def test_insert():
