@@ -12,7 +12,19 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 
-class Cell(wiring.Component):
+class Unwarned:
+    """A component of which some are only looked at: of equal cells one is converted and the others
+    name it, and of the top a signature alone can be asked for.
+
+    Amaranth warns of every component that is made and not elaborated, when it is deleted. Its
+    category could be filtered for the whole process only, a user's own designs included; this
+    attribute, private to Amaranth, silences the class alone.
+    """
+
+    _MustUse__silence = True
+
+
+class Cell(Unwarned, wiring.Component):
     """A component that is a module of its own in the generated Verilog.
 
     Members of its signature are plain shapes. `cell_name` is unique to the class and its
@@ -20,9 +32,6 @@ class Cell(wiring.Component):
     """
 
     cell_name: str = ""
-    # Of equal cells one is converted and the others only name it: Amaranth's warning about
-    # components that are made and not elaborated would be false.
-    _MustUse__silence = True
 
     def cells(self) -> "list[Cell]":
         """Cells this one places."""

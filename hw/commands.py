@@ -358,7 +358,7 @@ _ROW = (
     .done()
 )
 
-LAYOUTS: dict[Opcode, dict[str, Field]] = {
+COMMAND_LAYOUTS: dict[Opcode, dict[str, Field]] = {
     Opcode.BEGIN: _BEGIN,
     Opcode.END: _END,
     Opcode.LOAD: _transfer(),
@@ -372,7 +372,7 @@ LAYOUTS: dict[Opcode, dict[str, Field]] = {
 
 def all_fields(opcode: Opcode) -> dict[str, Field]:
     """Common fields and the opcode's own."""
-    return {**COMMON, **LAYOUTS[opcode]}
+    return {**COMMON, **COMMAND_LAYOUTS[opcode]}
 
 
 def parameter_rows(f: Mapping[str, int]) -> list[int]:

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, ClockDomain, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from tilewright.hw.cells import Cell, place
+from tilewright.hw.cells import Cell, Unwarned, place
 from tilewright.hw.commands import Fault, Opcode, Unit
 from tilewright.hw.config import Config, ConfigError
 from tilewright.hw.control.counters import Counters
@@ -32,7 +32,7 @@ RESETS = {ACTIVE_HIGH: "rst", ACTIVE_LOW: "rst_n"}
 """Polarities of the top's reset, and the name of its port; either is synchronous."""
 
 
-class Tilewright(wiring.Component):
+class Tilewright(Unwarned, wiring.Component):
     """The accelerator; ports as in `docs/architecture.md`.
 
     A run: CONTROL.start fetches the program of region 0; the decoder hands commands to the
@@ -46,8 +46,6 @@ class Tilewright(wiring.Component):
     reset : str
         Polarity of the top's reset port, a key of `RESETS`.
     """
-
-    _MustUse__silence = True  # as in `Cell`: its signature alone tells the ports
 
     def __init__(self, config: Config, *, reset: str = ACTIVE_HIGH) -> None:
         if reset not in RESETS:

@@ -7,7 +7,7 @@ from amaranth.hdl import Shape
 from amaranth.lib.wiring import Out
 
 from tilewright import __version__
-from tilewright.hw.commands import LAYOUTS, Fault, Opcode, Unit, all_fields
+from tilewright.hw.commands import COMMAND_LAYOUTS, Fault, Opcode, Unit, all_fields
 from tilewright.hw.config import Config
 from tilewright.hw.core import ACTIVE_HIGH, Tilewright
 from tilewright.hw.manifest import (
@@ -113,7 +113,7 @@ def c_header(config: Config, prefix: str) -> str:
     for kind, members in (("OP", Opcode), ("UNIT", Unit), ("FAULT", Fault)):
         lines += [f"#define {name}_{kind}_{member.name} {int(member)}" for member in members]
     lines += ["", "/* Command fields: first bit and width in the 512-bit command. */"]
-    for opcode in LAYOUTS:
+    for opcode in COMMAND_LAYOUTS:
         for field in all_fields(opcode).values():
             place = f"{name}_{opcode.name}_{field.name.upper()}"
             lines.append(f"#define {place}_BIT {field.offset}")
@@ -150,7 +150,7 @@ def register_documentation(config: Config) -> str:
         "",
         "# Commands",
     ]
-    for opcode in LAYOUTS:
+    for opcode in COMMAND_LAYOUTS:
         lines += [
             "",
             f"## {opcode.name} (0x{int(opcode):02X})",

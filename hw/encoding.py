@@ -12,8 +12,8 @@ from typing import NamedTuple
 from tilewright import Error
 from tilewright.hw.commands import (
     COMMAND_BYTES,
+    COMMAND_LAYOUTS,
     COUNT_SCALAR_FLAG,
-    LAYOUTS,
     POST_SLOTS,
     SCALARS,
     SEMAPHORES,
@@ -104,7 +104,7 @@ class Command:
         posts: Iterable[tuple[int, int]] = (),
     ) -> None:
         self.opcode = Opcode(opcode)
-        layout = LAYOUTS[self.opcode]
+        layout = COMMAND_LAYOUTS[self.opcode]
         for name in fields:
             if name not in layout:
                 known = ", ".join(layout) or "none"
@@ -223,7 +223,7 @@ def encode(command: Command) -> bytes:
         + _slots(command, command.posts, POST_SLOTS, "posts")
     )
     word = int.from_bytes(head, "little")
-    for spec in LAYOUTS[command.opcode].values():
+    for spec in COMMAND_LAYOUTS[command.opcode].values():
         word |= _raw(command.opcode, spec, command.fields[spec.name]) << spec.offset
     return word.to_bytes(COMMAND_BYTES, "little")
 
@@ -252,7 +252,7 @@ def decode(data: bytes) -> Command:
         ) from None
     word = int.from_bytes(data, "little")
     fields: dict[str, Value] = {}
-    for spec in LAYOUTS[opcode].values():
+    for spec in COMMAND_LAYOUTS[opcode].values():
         raw = (word >> spec.offset) & ((1 << spec.width) - 1)
         if spec.kind == "count" and raw & COUNT_SCALAR_FLAG:
             fields[spec.name] = Scalar(raw % SCALARS)
@@ -300,7 +300,7 @@ def illegal_field(command: Command, config: Config) -> str | None:
     str or None
         Text naming field, value and bound.
     """
-    for spec in LAYOUTS[command.opcode].values():
+    for spec in COMMAND_LAYOUTS[command.opcode].values():
         bound = field_bound(spec, config)
         value = command.fields[spec.name]
         if bound is not None and isinstance(value, int) and value >= bound:

@@ -3,7 +3,7 @@
 from amaranth.hdl import Value, signed, unsigned
 from amaranth.lib import data
 
-from tilewright.hw.commands import LAYOUTS, Opcode
+from tilewright.hw.commands import COMMAND_LAYOUTS, Opcode
 
 INDEX_BITS = 24
 """Bits of a command's index in a fault record."""
@@ -11,7 +11,7 @@ INDEX_BITS = 24
 
 def field_of(command: Value, opcode: Opcode, name: str) -> Value:
     """Slice a field out of a raw 512-bit command."""
-    field = LAYOUTS[opcode][name]
+    field = COMMAND_LAYOUTS[opcode][name]
     value = command[field.offset : field.offset + field.width]
     return value.as_signed() if field.signed else value
 
@@ -21,6 +21,6 @@ def command_layout(opcode: Opcode) -> data.StructLayout:
     return data.StructLayout(
         {
             name: signed(field.width) if field.signed else unsigned(field.width)
-            for name, field in LAYOUTS[opcode].items()
+            for name, field in COMMAND_LAYOUTS[opcode].items()
         }
     )

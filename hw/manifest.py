@@ -13,7 +13,7 @@ from typing import Any
 
 from tilewright.hw.commands import (
     COMMAND_BYTES,
-    LAYOUTS,
+    COMMAND_LAYOUTS,
     PARAMETER_ROWS,
     REGIONS,
     SCALARS,
@@ -87,7 +87,7 @@ def command_layouts() -> dict[str, Any]:
                     for field in all_fields(opcode).values()
                 },
             }
-            for opcode in LAYOUTS
+            for opcode in COMMAND_LAYOUTS
         },
         "command_bytes": COMMAND_BYTES,
         "parameter_rows": PARAMETER_ROWS,

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.hw.commands import COMMAND_BYTES, Opcode
+from tilewright.hw.commands import COMMAND_BYTES, SCALARS, Opcode
 from tilewright.hw.encoding import Command, decode
 
 Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Buffer:
+class Matrix:
     """A matrix in a region.
 
     Parameters
@@ -160,7 +160,7 @@ class Comparison:
 def compare(
     expected: Mapping[int, Bytes],
     got: Mapping[int, Bytes],
-    buffers: Mapping[str, Buffer] | None = None,
+    buffers: Mapping[str, Matrix] | None = None,
     *,
     program: bytes = b"",
     scalars: Mapping[int, int] | None = None,
@@ -174,7 +174,7 @@ def compare(
     ----------
     expected, got : mapping of int to uint8 array
         Content of regions.
-    buffers : mapping of str to Buffer, optional
+    buffers : mapping of str to Matrix, optional
         What is in them; bytes of no buffer are compared too, and named by their region.
     program : bytes, optional
         To name the command that stored an element.
@@ -241,7 +241,7 @@ class _Writers:
     """The STOREs of a program, to find which wrote a byte."""
 
     def __init__(self, program: bytes, scalars: Mapping[int, int]) -> None:
-        registers = dict.fromkeys(range(16), 0) | dict(scalars)
+        registers = dict.fromkeys(range(SCALARS), 0) | dict(scalars)
         self.stores: list[tuple[int, dict[str, int], int]] = []
         for index in range(len(program) // COMMAND_BYTES):
             data = program[index * COMMAND_BYTES : (index + 1) * COMMAND_BYTES]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tilewright.hw.commands import COMMAND_BYTES, PROGRAM_REGION
 from tilewright.hw.config import Config
 from tilewright.hw.registers import CONTROL_START, REGISTERS
-from tilewright.sim.compare import Buffer
+from tilewright.sim.compare import Matrix
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -32,7 +32,7 @@ class Image:
     expected : dict of int to uint8 array
         Content of regions after it; those not named are not compared.
     scalars : dict of int to int
-    buffers : dict of str to Buffer
+    buffers : dict of str to Matrix
         Names for what is in the regions, for messages.
     base : int
         Address of the first region.
@@ -43,7 +43,7 @@ class Image:
     regions: dict[int, Bytes] = field(default_factory=dict)
     expected: dict[int, Bytes] = field(default_factory=dict)
     scalars: dict[int, int] = field(default_factory=dict)
-    buffers: dict[str, Buffer] = field(default_factory=dict)
+    buffers: dict[str, Matrix] = field(default_factory=dict)
     base: int = 0x4000_0000
 
     @property
@@ -149,7 +149,7 @@ class Image:
                 regions=_numbered(arrays, "region"),
                 expected=_numbered(arrays, "expected"),
                 scalars={int(index): int(value) for index, value in header["scalars"]},
-                buffers={name: Buffer(**values) for name, values in header["buffers"].items()},
+                buffers={name: Matrix(**values) for name, values in header["buffers"].items()},
                 base=header["base"],
             )
 

@@ -23,7 +23,7 @@ from tilewright.hw.registers import (
     WRITABLE,
 )
 from tilewright.sim.errors import answered_error
-from tilewright.sim.iss import Machine, MachineFault
+from tilewright.sim.iss import IssMachine, MachineFault
 
 _NAMES = {register.address: register.name for register in REGISTERS.values()}
 _PROGRESS = 256
@@ -46,7 +46,7 @@ class IssTransport:
     memory : (int, int)
         Base and size of the DRAM; it costs only what is touched.
     check : bool
-        As of `tilewright.sim.iss.Machine`: raise where a result is undefined.
+        As of `tilewright.sim.iss.IssMachine`: raise where a result is undefined.
 
     Notes
     -----
@@ -63,7 +63,7 @@ class IssTransport:
         check: bool = False,
     ) -> None:
         self.memory_range = memory
-        self.machine = Machine(config, check=check)
+        self.machine = IssMachine(config, check=check)
         base, size = memory
         self._memory = np.zeros(size, dtype=np.uint8)
         self.machine.dram.attach(base, self._memory)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.hw.config import Config
-from tilewright.sim.compare import Buffer as Matrix
-from tilewright.sim.compare import Comparison, compare
+from tilewright.sim.compare import Comparison, Matrix, compare
 from tilewright.sw.compiler import compile_layer
 from tilewright.sw.driver.device import Device
 from tilewright.sw.driver.runs import Outputs

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tilewright.hw.encoding import encode
-from tilewright.sim.compare import Buffer as Matrix
-from tilewright.sim.compare import compare
+from tilewright.sim.compare import Matrix, compare
 from tilewright.sim.random_program import RandomProgram
 from tilewright.sw.program import Buffer, Executable
 

@@ -16,7 +16,7 @@ from tilewright.hw.registers import (
     STATUS_FAULT,
     STATUS_RESETTING,
 )
-from tilewright.sim.iss.machine import Machine
+from tilewright.sim.iss.machine import IssMachine
 from tilewright.sim.native.simulator import NativeSimulator
 from tilewright.sw.driver.simulators import simulator_library
 
@@ -154,7 +154,7 @@ def test_columns_beyond_all_do_not_count(core, panels):
     assert core.start()
     assert core["STATUS"] == STATUS_DONE
 
-    machine, memory = Machine(CONFIG), np.zeros(SIZE, np.uint8)
+    machine, memory = IssMachine(CONFIG), np.zeros(SIZE, np.uint8)
     memory[INPUT:][: values.nbytes] = values.view(np.uint8)
     machine.dram.attach(BASE, memory)
     machine.set_region(0, BASE, BASE + SIZE)

@@ -129,7 +129,9 @@ def test_commands_that_do_not_run_are_accepted(name: str, monkeypatch: pytest.Mo
 def test_blocks_are_fenced_and_of_a_known_language(page: Path) -> None:
     found = blocks(page)
     for block in found:
-        assert block.runs or block.title or block.language in SHOWN, f"{block.where}: {block.language!r}"
+        assert block.runs or block.title or block.language in SHOWN, (
+            f"{block.where}: {block.language!r}"
+        )
         assert block.runs or not block.marker, f"{block.where}: a marker, but nothing to run"
     text = page.read_text(encoding="utf-8")
     shown = sum(block.printed is not None for block in found)

@@ -15,7 +15,9 @@ from tilewright.hw.names import module_prefix
 from tilewright.sim import toolchain
 
 PAGE = Path(__file__).parents[1] / "docs" / "verilog.md"
-RECORD, BENCH, RUN = re.findall(r"```python[^\n]*\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+RECORD, BENCH, RUN = re.findall(
+    r"```python[^\n]*\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL
+)
 CHOICE = 'SIMULATOR, ARGUMENTS = "icarus", []'
 TINY, SMALL = preset_config("tiny"), preset_config("small")
 MODES = [

@@ -4,7 +4,15 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
 from tilewright.hw.cells import Cell
-from tilewright.hw.commands import LAYOUTS, UNIT_OF_OPCODE, Fault, Function, Opcode, Post, Unit
+from tilewright.hw.commands import (
+    COMMAND_LAYOUTS,
+    UNIT_OF_OPCODE,
+    Fault,
+    Function,
+    Opcode,
+    Post,
+    Unit,
+)
 from tilewright.hw.config import ACTIVATION_FUNCTIONS, Config
 from tilewright.hw.layouts import field_of
 
@@ -75,7 +83,7 @@ class Decoder(Cell):
             or function.name.lower() not in ACTIVATION_FUNCTIONS
         ]
         with m.Switch(opcode):
-            for code, layout in LAYOUTS.items():
+            for code, layout in COMMAND_LAYOUTS.items():
                 with m.Case(code):
                     m.d.comb += known.eq(1)
                     unit = UNIT_OF_OPCODE[code]

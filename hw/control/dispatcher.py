@@ -5,7 +5,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from tilewright.hw.cells import Cell
-from tilewright.hw.commands import LAYOUTS, POST_SLOTS, SCALARS, WAIT_SLOTS, Opcode
+from tilewright.hw.commands import COMMAND_LAYOUTS, POST_SLOTS, SCALARS, WAIT_SLOTS, Opcode
 from tilewright.hw.layouts import INDEX_BITS, command_layout
 
 IN_FLIGHT = 8
@@ -40,7 +40,9 @@ class Dispatcher(Cell):
         self.queue_depth = queue_depth
         self.cell_name = f"tilewright_dispatch_{name}"
         self.raw_bits = max(
-            field.offset + field.width for opcode in opcodes for field in LAYOUTS[opcode].values()
+            field.offset + field.width
+            for opcode in opcodes
+            for field in COMMAND_LAYOUTS[opcode].values()
         )
         self.size = max(command_layout(opcode).size for opcode in opcodes)
         super().__init__(
@@ -86,7 +88,7 @@ class Dispatcher(Cell):
         head = Signal(self.raw_bits, reset_less=True)
         index = Signal(INDEX_BITS, reset_less=True)
         counts = {
-            opcode: [f for f in LAYOUTS[opcode].values() if f.kind == "count"]
+            opcode: [f for f in COMMAND_LAYOUTS[opcode].values() if f.kind == "count"]
             for opcode in self.opcodes
         }
         # Steps behind the last slot find none there: a slot of count 0 is met.
@@ -152,7 +154,9 @@ class Dispatcher(Cell):
         ]
         m.d.comb += self.is_second.eq(head[:8] == self.opcodes[-1])
         for number, opcode in enumerate(self.opcodes):
-            fields = Cat(head[f.offset : f.offset + f.width] for f in LAYOUTS[opcode].values())
+            fields = Cat(
+                head[f.offset : f.offset + f.width] for f in COMMAND_LAYOUTS[opcode].values()
+            )
             with m.If(self.is_second == number if len(self.opcodes) > 1 else 1):
                 m.d.comb += self.command.eq(fields)
 

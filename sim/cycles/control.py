@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tilewright.hw.commands import (
     COMMAND_BYTES,
-    LAYOUTS,
+    COMMAND_LAYOUTS,
     POST_SLOTS,
     SEMAPHORES,
     UNIT_OF_OPCODE,
@@ -130,7 +130,7 @@ class Dispatcher:
         self.retired = 0
         counts = (
             sum(spec.kind == "count" for spec in layout.values())
-            for opcode, layout in LAYOUTS.items()
+            for opcode, layout in COMMAND_LAYOUTS.items()
             if UNIT_OF_OPCODE[opcode] == unit
         )
         self.steps = max(WAIT_SLOTS, *counts)

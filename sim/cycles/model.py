@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from tilewright.hw.commands import Unit
+from tilewright.hw.commands import SCALARS, Unit
 from tilewright.hw.config import Config
 from tilewright.hw.encoding import Command
 from tilewright.sim.cycles.bus import Memory, ReadBus, WriteBus
@@ -69,7 +69,7 @@ def predict(
     ValueError
         If a command waits for tokens that do not come.
     """
-    registers = dict.fromkeys(range(16), 0) | dict(scalars or {})
+    registers = dict.fromkeys(range(SCALARS), 0) | dict(scalars or {})
     memory = memory or Memory()
     issues = [
         Issue(index, command, _resolved(command, registers))

@@ -45,7 +45,7 @@ def _decoded(data: bytes, config: Config) -> tuple[Command, str | None, tuple[st
     return item, illegal_field(item, config), named
 
 
-class Machine(State):
+class IssMachine(State):
     """An accelerator that executes programs in order, without time.
 
     Parameters

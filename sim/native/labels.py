@@ -7,7 +7,17 @@ viewers show them.
 
 import enum
 
-from tilewright.hw.commands import LAYOUTS, Fault, Function, Opcode, Out, Post, RowOp, Unit, XMode
+from tilewright.hw.commands import (
+    COMMAND_LAYOUTS,
+    Fault,
+    Function,
+    Opcode,
+    Out,
+    Post,
+    RowOp,
+    Unit,
+    XMode,
+)
 
 
 class Run(enum.IntEnum):
@@ -24,7 +34,7 @@ class Run(enum.IntEnum):
 def field_slice(net: str, opcode: Opcode, name: str) -> str:
     """Bits of a field in the resolved command of a unit, where fields follow each other."""
     place = 0
-    for field in LAYOUTS[opcode].values():
+    for field in COMMAND_LAYOUTS[opcode].values():
         if field.name == name:
             return f"{net}[{place + field.width - 1}:{place}]"
         place += field.width

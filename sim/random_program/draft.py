@@ -8,7 +8,7 @@ import numpy.typing as npt
 from tilewright.hw.commands import COMMAND_BYTES, PARAMETER_ROWS, SCALARS, Opcode
 from tilewright.hw.config import Config
 from tilewright.hw.encoding import Command, Scalar, Value
-from tilewright.sim.iss import Machine, UndefinedError
+from tilewright.sim.iss import IssMachine, UndefinedError
 from tilewright.sim.iss.machine import ACTIONS
 from tilewright.sim.random_program.order import Order, Words
 
@@ -48,7 +48,7 @@ class Draft:
         The most a command may have that touches scale rows and statistics.
     order : Order
         The commands.
-    machine : Machine
+    machine : IssMachine
         Has executed them.
     used : int
         Bytes of the output region that are written.
@@ -163,7 +163,7 @@ class Draft:
         memory[target - 16 :] = self.rng.integers(0, 256, size + 80, dtype=np.uint8)
         self.memory = memory
         self.used = 0
-        self.machine = Machine(self.config, memory.copy(), check=True)
+        self.machine = IssMachine(self.config, memory.copy(), check=True)
         for region, (base, limit) in self.regions.items():
             self.machine.set_region(region, base, limit)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tilewright.hw.config import Config
 from tilewright.hw.encoding import Command
-from tilewright.sim.iss import Machine
+from tilewright.sim.iss import IssMachine
 
 
 @dataclass
@@ -41,9 +41,9 @@ class RandomProgram:
     scalars: list[int]
     expected: npt.NDArray[np.uint8] = field(repr=False)
 
-    def machine(self, memory: npt.NDArray[np.uint8], *, check: bool = False) -> Machine:
+    def machine(self, memory: npt.NDArray[np.uint8], *, check: bool = False) -> IssMachine:
         """A simulator with registers set and a memory attached."""
-        machine = Machine(self.config, memory, check=check)
+        machine = IssMachine(self.config, memory, check=check)
         for region, (base, limit) in self.regions.items():
             machine.set_region(region, base, limit)
         machine.scalars = list(self.scalars)

@@ -14,8 +14,9 @@ from tilewright.sw.bench.markdown import Table
 from tilewright.sw.bench.part import Part, array, kib, number
 from tilewright.sw.bench.results import Found, Item, Tell
 from tilewright.sw.bench.runs import MODEL, item, layer_work
-from tilewright.sw.bench.sizes import LayerSize, array_cycles, bus_cycles, up
+from tilewright.sw.bench.sizes import LayerSize, array_cycles, bus_cycles
 from tilewright.sw.compiler import CompileError
+from tilewright.sw.rounding import ceil_div
 from tilewright.sw.words import plural
 
 NAME = "drawn"
@@ -165,7 +166,7 @@ def reason(one: Draw, result: Mapping[str, Any]) -> str:
     if bus_bound > array_bound:
         text = "bound by the bus"
         # Rows that keep the array as long as a weight keeps the bus.
-        even = up(config.rows * config.columns, config.axi_bytes)
+        even = ceil_div(config.rows * config.columns, config.axi_bytes)
         if one.sequence < even:
             text += f": weights come for {one.sequence} rows, {even} would balance array and bus"
         unit = "load" if result["read_bytes"] >= result["write_bytes"] else "store"

@@ -14,7 +14,7 @@ from tilewright.sw.bench import layers
 from tilewright.sw.bench.markdown import Table
 from tilewright.sw.bench.part import Part, array, number, onchip, pick, share
 from tilewright.sw.bench.results import Found, Item
-from tilewright.sw.bench.runs import LATENCY, MODEL, RTL, Work, item, layer_work, matmul_work
+from tilewright.sw.bench.runs import LATENCY, MODEL, RTL, Workload, item, layer_work, matmul_work
 from tilewright.sw.bench.sizes import LayerSize
 
 NAME = "error"
@@ -49,7 +49,7 @@ class Case:
     config: Config
     latency: int
     spec: dict[str, Any]
-    make: Callable[[], Work]
+    make: Callable[[], Workload]
 
     def item(self, backend: str) -> Item:
         """The run of it."""

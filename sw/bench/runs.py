@@ -43,7 +43,7 @@ SEED = 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Workload:
     """A program with its inputs."""
 
     executable: Executable
@@ -65,32 +65,32 @@ def _layers(size: LayerSize, count: int) -> tuple[QLayer, ...]:
     )
 
 
-def layer_work(size: LayerSize, config: Config, sequence: int) -> Work:
+def layer_work(size: LayerSize, config: Config, sequence: int) -> Workload:
     """One layer, every row of the sequence valid."""
-    return Work(
+    return Workload(
         executable=compile_layer(_layers(size, 1)[0], config, sequence),
         inputs={"x": make_input(SEED, sequence, size.hidden)},
         scalars={"length": sequence},
     )
 
 
-def model_work(size: LayerSize, config: Config, sequence: int, layers: int) -> Work:
+def model_work(size: LayerSize, config: Config, sequence: int, layers: int) -> Workload:
     """The embedding's LayerNorm and several layers in one program."""
     members = _layers(size, layers)
     # The host looks the embeddings up; of them only the norm and the number of positions matter.
     table = np.zeros((sequence, size.hidden), dtype=np.int16)
     embedding = QEmbedding(word=table, position=table, type=table, fraction=13, ln=members[0].ln1)
-    return Work(
+    return Workload(
         executable=compile_model(QModel(embedding=embedding, layers=members), config, sequence),
         inputs={"z": make_input(SEED, sequence, size.hidden)},
         scalars={"length": sequence},
     )
 
 
-def matmul_work(config: Config, m: int, k: int, n: int) -> Work:
+def matmul_work(config: Config, m: int, k: int, n: int) -> Workload:
     """``[m, k] · [k, n]`` of s8."""
     rng = np.random.default_rng(SEED)
-    return Work(
+    return Workload(
         executable=compile_matmul(config, m, k, n, a="s8", b="s8"),
         inputs={
             "a": rng.integers(-128, 128, (m, k)).astype(np.int8),
@@ -113,7 +113,7 @@ def _options(backend: str, config: Config, latency: int, tell: Tell) -> dict[str
 
 
 def simulate(
-    backend: str, work: Work, tell: Tell, latency: int = LATENCY
+    backend: str, work: Workload, tell: Tell, latency: int = LATENCY
 ) -> tuple[Outputs, dict[int, np.ndarray], float]:
     """Outputs, all that was written, and CPU seconds of the run."""
     config = work.executable.config
@@ -133,7 +133,7 @@ def simulate(
     return outputs, {**outputs.regions, **inner}, seconds
 
 
-def run(work: Work, backend: str, tell: Tell, latency: int = LATENCY) -> dict[str, Any]:
+def run(work: Workload, backend: str, tell: Tell, latency: int = LATENCY) -> dict[str, Any]:
     """Run a program and give its figures; on RTL all it wrote is compared with the simulator's.
 
     Raises
@@ -169,7 +169,7 @@ def run(work: Work, backend: str, tell: Tell, latency: int = LATENCY) -> dict[st
 
 def item(
     part: str,
-    make: Callable[[], Work],
+    make: Callable[[], Workload],
     backend: str,
     *,
     config: Config,

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-
-def up(value: int, unit: int) -> int:
-    """``ceil(value / unit)``."""
-    return -(-value // unit)
+from tilewright.sw.rounding import ceil_div
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +57,11 @@ BERT_BASE = LayerSize(name="BERT-base", hidden=768, heads=12, head_dim=64, ffn=3
 def array_cycles(gemms: Iterable[Gemm], rows: int, columns: int) -> int:
     """``Σ ceil(K/R) · ceil(N/C) · max(M, R)``: cycles of the passes, one right behind the other."""
     return sum(
-        gemm.count * up(gemm.k, rows) * up(gemm.n, columns) * max(gemm.m, rows) for gemm in gemms
+        gemm.count * ceil_div(gemm.k, rows) * ceil_div(gemm.n, columns) * max(gemm.m, rows)
+        for gemm in gemms
     )
 
 
 def bus_cycles(read_bytes: int, write_bytes: int, axi_bytes: int) -> int:
     """Cycles the bus is taken at a full beat a cycle; it reads and writes at the same time."""
-    return up(max(read_bytes, write_bytes), axi_bytes)
+    return ceil_div(max(read_bytes, write_bytes), axi_bytes)

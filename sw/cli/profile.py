@@ -16,7 +16,7 @@ from tilewright.sw.words import plural
 if TYPE_CHECKING:
     from tilewright.hw.config import Config
     from tilewright.sw.profiling.figures import Profile
-    from tilewright.sw.profiling.work import Work
+    from tilewright.sw.profiling.work import Workload
 
 TRACE, TIMELINE = "trace.json", "timeline"
 """Files in the folder of `-o`; the timeline's have the suffixes of their formats."""
@@ -145,7 +145,7 @@ def _work(
     sequence: int,
     precision: str,
     tell: Tell,
-) -> "Work":
+) -> "Workload":
     from tilewright.sw.profiling.work import model_work, shape_work
 
     if shape is not None:
@@ -162,7 +162,7 @@ def _work(
     )
 
 
-def _run(work: "Work", config: "Config", backend: str, tell: Tell) -> "Profile":
+def _run(work: "Workload", config: "Config", backend: str, tell: Tell) -> "Profile":
     from tilewright.sw.driver.device import Device
     from tilewright.sw.driver.transport import Recorder
     from tilewright.sw.profiling.figures import Profile

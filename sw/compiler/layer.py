@@ -28,9 +28,9 @@ from tilewright.sw.compiler.plan import Options, Plan, options
 from tilewright.sw.compiler.products import head_products, tail_products
 from tilewright.sw.compiler.schedule import Schedule
 from tilewright.sw.compiler.tile import Geometry, Shape
-from tilewright.sw.program import Buffer, Executable, Operations, Program
+from tilewright.sw.program import Buffer, Executable, OperationNames, Program
 from tilewright.sw.program.layouts import MAGNITUDES
-from tilewright.sw.quantize.formats import QLayer, QLinear, Width, check_sizes
+from tilewright.sw.quantize.formats import EdgeFormat, QLayer, QLinear, check_sizes
 from tilewright.sw.quantize.precision import LayerPrecision, format_precision
 
 LENGTH_SCALAR = 0
@@ -65,7 +65,7 @@ class Candidate:
     x, y : StatePlace
     rough : int
         Cycles by the clocks that ordered its commands.
-    operations : Operations
+    operations : OperationNames
         What each command belongs to.
     """
 
@@ -76,7 +76,7 @@ class Candidate:
     x: StatePlace
     y: StatePlace
     rough: int
-    operations: Operations
+    operations: OperationNames
 
     @property
     def passes(self) -> int:
@@ -133,7 +133,7 @@ def _check_linear(name: str, linear: QLinear, config: Config) -> None:
                 f"{name}: weights of {low} to {high}, weight_bits = {config.weight_bits} holds "
                 f"{-bound} to {bound - 1}"
             )
-    if name in ("o", "ffn1", "ffn2") and linear.out is not Width.S16:
+    if name in ("o", "ffn1", "ffn2") and linear.out is not EdgeFormat.S16:
         raise CompileError(f"{name}: output {linear.out.value}, s16 is implemented")
     least = 9 if linear.row_scaled else 8
     if int(linear.shift.min()) < least:
@@ -152,7 +152,7 @@ def check_layer(layer: QLayer, config: Config, sequence: int) -> None:
     check_sizes(hidden=layer.hidden, heads=layer.heads, head_dim=layer.head_dim, ffn=layer.ffn)
     for name in ("q", "k", "v", "o", "ffn1", "ffn2"):
         _check_linear(name, getattr(layer, name), config)
-    wanted = Width.S8 if layer.attention_bits == 8 else Width.SYM16
+    wanted = EdgeFormat.S8 if layer.attention_bits == 8 else EdgeFormat.SYM16
     for name in ("q", "k", "v"):
         if getattr(layer, name).out is not wanted:
             raise CompileError(

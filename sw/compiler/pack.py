@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from tilewright.hw.commands import PARAMETER_ROWS
 from tilewright.sw.compiler.place import DramMap
-from tilewright.sw.compiler.tile import up
 from tilewright.sw.program.layouts import panels
 from tilewright.sw.quantize.precision import Mode
+from tilewright.sw.rounding import ceil_div
 
 Ints = npt.NDArray[np.integer[Any]]
 I16 = npt.NDArray[np.int16]
@@ -104,7 +104,7 @@ class Product:
     @property
     def group_words(self) -> int:
         """Words of one panel of group scales."""
-        return 0 if self.scales is None else up(len(self.scales), 4)
+        return 0 if self.scales is None else ceil_div(len(self.scales), 4)
 
     @property
     def panel_words(self) -> int:

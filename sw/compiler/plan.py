@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from tilewright.hw.config import Config
 from tilewright.sw.compiler.errors import CompileError
 from tilewright.sw.compiler.place import Area, Placer
-from tilewright.sw.compiler.tile import RowBlock, Shape, row_blocks, up
+from tilewright.sw.compiler.tile import RowBlock, Shape, row_blocks
 from tilewright.sw.quantize.precision import Mode
+from tilewright.sw.rounding import ceil_div
 
 ATTENTION, OUTPUT, FFN = "attention", "output", "ffn"
 TAIL = (OUTPUT, FFN)
@@ -172,8 +173,8 @@ def _sizes(most: int, sequence: int, enough: int) -> list[int]:
     """Sizes of row blocks that are worth a look, largest first: all rows over 1, 2, 3 … blocks."""
     most = _even(min(most, sequence), sequence)
     out: list[int] = []
-    for count in range(1, up(sequence, 2) + 1):
-        rows = min(most, 2 * up(up(sequence, count), 2), sequence)
+    for count in range(1, ceil_div(sequence, 2) + 1):
+        rows = min(most, 2 * ceil_div(ceil_div(sequence, count), 2), sequence)
         # Below a full pass every row more counts; above, powers of two of blocks do.
         if rows not in out and (rows <= 2 * enough or count <= 8 or not count & (count - 1)):
             out.append(rows)
@@ -190,7 +191,7 @@ def _tails(shape: Shape, most: int) -> Iterator[Tail]:
         first, last = blocks[-1].first, blocks[-1].rows
         # The last block's LayerNorm is exposed: a smaller one is done sooner.
         if len(blocks) > 1 and last >= 2 * enough:
-            half = 2 * up(up(last, 2), 2)
+            half = 2 * ceil_div(ceil_div(last, 2), 2)
             split = [RowBlock(first, half), RowBlock(first + half, last - half)]
             candidates.append([*blocks[:-1], *split])
         for cut in candidates:
@@ -233,20 +234,20 @@ def _wanted(plan: Plan) -> Iterator[tuple[str, int, tuple[str, ...], tuple[str, 
     for index in range(plan.sets):
         yield f"q{index}", keys, (ATTENTION,), tuple(stationary)
     for index in range(plan.acc.scores.count):
-        words = shape.key_panels * up(plan.query_rows, 2)
+        words = shape.key_panels * ceil_div(plan.query_rows, 2)
         yield f"p{index}", words, (ATTENTION,), tuple(stationary)
-    yield "x magnitudes", up(shape.sequence, width), (ATTENTION,), ()
+    yield "x magnitudes", ceil_div(shape.sequence, width), (ATTENTION,), ()
     for index in range(2):
-        yield f"y magnitudes{index}", up(rows, width), TAIL, ()
+        yield f"y magnitudes{index}", ceil_div(rows, width), TAIL, ()
         if not plan.scales_resident:
-            words = up(max(rows, plan.query_rows), width)
+            words = ceil_div(max(rows, plan.query_rows), width)
             yield f"context magnitudes{index}", words, ALL, ()
 
 
 def _trim(ring: tuple[int, int], bank_words: int) -> tuple[int, int]:
     """Start a ring at a bank where that costs little: the feeder must not shut out the loader."""
     start, words = ring
-    aligned = up(start, bank_words) * bank_words - start
+    aligned = ceil_div(start, bank_words) * bank_words - start
     return (start + aligned, words - aligned) if aligned <= words // 5 else ring
 
 

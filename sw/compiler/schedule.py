@@ -20,7 +20,7 @@ from tilewright.hw.config import Config
 from tilewright.hw.encoding import Command, Token
 from tilewright.sw.compiler.errors import CompileError
 from tilewright.sw.compiler.timeline import Timeline
-from tilewright.sw.program import Operations
+from tilewright.sw.program import OperationNames
 from tilewright.sw.program.footprint import (
     DRAM,
     SP,
@@ -191,9 +191,9 @@ class Schedule:
         self._operations.append(self.operation)
         return issued
 
-    def operations(self) -> Operations:
+    def operations(self) -> OperationNames:
         """What each command belongs to."""
-        return Operations.of(self._operations, self.macs)
+        return OperationNames.of(self._operations, self.macs)
 
     def _wait(
         self, unit: int, clock: npt.NDArray[np.int64], needed: list[int]

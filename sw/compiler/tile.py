@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tilewright.hw.commands import GROUP_ROWS, PARAMETER_ROWS
 from tilewright.hw.config import Config
 from tilewright.sw.quantize.precision import LayerPrecision, Mode
+from tilewright.sw.rounding import ceil_div
 
 PASS_MIN = 8
 """Rows below which a pass gets no shorter."""
@@ -22,11 +23,6 @@ def parts(mode: Mode) -> int:
 def planes(mode: Mode) -> int:
     """Matrices of bytes (or nibbles) the weights are stored as."""
     return max(1, mode.weight_bits // 8)
-
-
-def up(value: int, unit: int) -> int:
-    """``ceil(value / unit)``."""
-    return -(-value // unit)
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ def row_blocks(total: int, most: int) -> list[RowBlock]:
     if most < 2:
         raise ValueError(f"row blocks of {most}: two rows share a word")
     most -= most % 2
-    size = min(most, 2 * up(up(total, up(total, most)), 2))
+    size = min(most, 2 * ceil_div(ceil_div(total, ceil_div(total, most)), 2))
     return [RowBlock(first, min(size, total - first)) for first in range(0, total, size)]
 
 
@@ -56,8 +52,8 @@ def chunk_panels(panels: int, most: int, *, small_end: bool = False) -> list[tup
 
     With `small_end` the last range is one panel, so that little remains to be drained behind it.
     """
-    count = up(panels, most)
-    size = up(panels, count)
+    count = ceil_div(panels, most)
+    size = ceil_div(panels, count)
     ranges = [(p, min(p + size, panels)) for p in range(0, panels, size)]
     first, last = ranges[-1]
     if small_end and last - first > 1:
@@ -78,7 +74,7 @@ class Geometry:
 
     def panels(self, columns: int) -> int:
         """Panels of a matrix."""
-        return up(columns, self.panel)
+        return ceil_div(columns, self.panel)
 
     @property
     def panel_tiles(self) -> int:
@@ -87,7 +83,7 @@ class Geometry:
 
     def k_tiles(self, k: int) -> int:
         """Tiles along K."""
-        return up(k, self.config.rows)
+        return ceil_div(k, self.config.rows)
 
     def plane_words(self, k: int, mode: Mode) -> int:
         """Words of one panel of one plane of weights, K padded to whole tiles."""
@@ -95,7 +91,7 @@ class Geometry:
 
     def group_words(self, k: int, mode: Mode) -> int:
         """Words of one panel of group scales; four groups share one."""
-        return up(up(k, GROUP_ROWS), 4) if mode.weight_bits == 4 else 0
+        return ceil_div(ceil_div(k, GROUP_ROWS), 4) if mode.weight_bits == 4 else 0
 
     def blob_words(self, k: int, panels: int, mode: Mode) -> int:
         """Words of a chunk: weights and parameters."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tilewright.hw.commands import Opcode, RowOp, parameter_rows
 from tilewright.hw.config import Config
 from tilewright.hw.encoding import Command, Scalar
-from tilewright.sw.compiler.tile import up
+from tilewright.sw.rounding import ceil_div
 
 MEMORY_LATENCY = 30
 """Cycles from an accepted address to the first beat."""
@@ -61,8 +61,8 @@ def cost(command: Command, config: Config) -> Cost:
     f = {k: 0 if isinstance(v, Scalar) else v for k, v in command.fields.items()}
     if command.opcode in (Opcode.LOAD, Opcode.STORE):
         runs = f["runs"] * f["planes"]
-        beats = up(f["length"], config.axi_bytes) + bool(f["offset"] % config.axi_bytes)
-        chunks = up(f["length"], config.panel if f["half"] else config.word_bytes)
+        beats = ceil_div(f["length"], config.axi_bytes) + bool(f["offset"] % config.axi_bytes)
+        chunks = ceil_div(f["length"], config.panel if f["half"] else config.word_bytes)
         return Cost(runs * max(beats, chunks), drain=MEMORY_LATENCY + DMA_OVERHEAD)
     if command.opcode == Opcode.MATMUL:
         least = max(f["m"], config.rows, PASS_MIN)
@@ -79,7 +79,7 @@ def cost(command: Command, config: Config) -> Cost:
         return Cost(groups * group, drain=VECTOR_DRAIN)
     if command.opcode == Opcode.ROW:
         row = {RowOp.DIVIDE: DIVIDE_ROW, RowOp.RSQRT: RSQRT_ROW}.get(RowOp(f["op"]))
-        return Cost((up(f["m"], config.row_engines) * row if row else f["m"]) + 8)
+        return Cost((ceil_div(f["m"], config.row_engines) * row if row else f["m"]) + 8)
     return Cost(0)
 
 

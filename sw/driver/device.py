@@ -31,7 +31,7 @@ from tilewright.sw.errors import InputError
 from tilewright.sw.program import Executable
 
 if TYPE_CHECKING:
-    from tilewright.sw.driver.operations import Operations
+    from tilewright.sw.driver.arrays import ArrayOperations
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -177,21 +177,21 @@ class Device(Machine):
     # ---- operations on arrays ----
 
     @cached_property
-    def operations(self) -> "Operations":
-        """Operations on arrays, and the programs they keep loaded."""
+    def operations(self) -> "ArrayOperations":
+        """ArrayOperations on arrays, and the programs they keep loaded."""
         # Whoever runs programs that are compiled does without the compiler.
-        from tilewright.sw.driver.operations import Operations
+        from tilewright.sw.driver.arrays import ArrayOperations
 
-        return Operations(self)
+        return ArrayOperations(self)
 
     def matmul(self, a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
-        """Exact product of integer arrays; see `Operations.matmul`."""
+        """Exact product of integer arrays; see `ArrayOperations.matmul`."""
         return self.operations.matmul(a, b)
 
     def softmax(
         self, x: npt.ArrayLike, scale: float = 1.0, *, valid: int | None = None
     ) -> npt.NDArray[np.uint16]:
-        """Softmax of the last axis, u16 Q15; see `Operations.softmax`."""
+        """Softmax of the last axis, u16 Q15; see `ArrayOperations.softmax`."""
         return self.operations.softmax(x, scale, valid=valid)
 
     def layernorm(
@@ -201,11 +201,11 @@ class Device(Machine):
         beta: npt.ArrayLike | None = None,
         **constants: float,
     ) -> npt.NDArray[np.int16]:
-        """LayerNorm of the last axis; see `Operations.layernorm`."""
+        """LayerNorm of the last axis; see `ArrayOperations.layernorm`."""
         return self.operations.layernorm(x, gamma, beta, **constants)
 
     def gelu(self, x: npt.ArrayLike) -> npt.NDArray[np.int16]:
-        """GELU of every element, s16 Q10; see `Operations.activation`."""
+        """GELU of every element, s16 Q10; see `ArrayOperations.activation`."""
         return self.operations.activation("gelu", x)
 
     # ---- programs as bytes, regions by number ----

@@ -17,7 +17,7 @@ from tilewright.sim.trace import Span
 from tilewright.sw.driver.machine import RunResult
 from tilewright.sw.program import Executable
 from tilewright.sw.program.footprint import resolve
-from tilewright.sw.program.operations import SEPARATOR
+from tilewright.sw.program.operation_names import SEPARATOR
 
 GROUPS: dict[str, Callable[[str], str]] = {
     "operation": lambda name: name.rpartition(SEPARATOR)[2],

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.hw.commands import LAYOUTS
+from tilewright.hw.commands import COMMAND_LAYOUTS
 from tilewright.hw.encoding import Command, Scalar
 from tilewright.sw.profiling.figures import GROUPS, UNITS, Profile, Step
-from tilewright.sw.program.operations import SEPARATOR
+from tilewright.sw.program.operation_names import SEPARATOR
 
 _UNITS, _OPERATIONS, _CURVES = 1, 2, 3
 """Processes of the trace: a track for each unit, for each kind of operation, curves."""
@@ -22,7 +22,7 @@ _POINTS = 1000
 def _values(command: Command) -> dict[str, Any]:
     """Fields that are not 0, enumerations by name."""
     found: dict[str, Any] = {}
-    for name, spec in LAYOUTS[command.opcode].items():
+    for name, spec in COMMAND_LAYOUTS[command.opcode].items():
         value = command.fields[name]
         if isinstance(value, Scalar):
             found[name] = str(value)

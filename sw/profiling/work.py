@@ -31,7 +31,7 @@ Tell = Callable[..., None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Workload:
     """A program with what a run of it needs.
 
     Attributes
@@ -48,8 +48,8 @@ class Work:
     scalars: Mapping[str, int]
 
 
-def _layer(title: str, layer: QLayer, config: Config, sequence: int) -> Work:
-    return Work(
+def _layer(title: str, layer: QLayer, config: Config, sequence: int) -> Workload:
+    return Workload(
         title=title,
         executable=compile_layer(layer, config, sequence),
         inputs={"x": make_input(SEED, sequence, layer.hidden)},
@@ -66,7 +66,7 @@ def model_work(
     precision: str,
     tell: Tell,
     outputs: Sequence[str] = (),
-) -> Work:
+) -> Workload:
     """A layer of a model by its number, or all of it ("whole"), on random tokens or states.
 
     `outputs` is as of `tilewright.sw.graph.model.load_model`.
@@ -95,7 +95,7 @@ def model_work(
         progress=lambda done, total: tell(f"compile for {config.title}: layer {done} of {total}"),
     )
     tokens = np.random.default_rng(SEED).integers(0, len(model.embedding.word), sequence)
-    return Work(
+    return Workload(
         title=f"{name}, {plural(count, 'layer')}, {precision}, sequence {sequence}",
         executable=executable,
         inputs={"z": model.embedding.look_up(tokens)},
@@ -132,7 +132,9 @@ def parse_shape(text: str) -> dict[str, int]:
     return sizes
 
 
-def shape_work(shape: str, config: Config, *, sequence: int, precision: str, tell: Tell) -> Work:
+def shape_work(
+    shape: str, config: Config, *, sequence: int, precision: str, tell: Tell
+) -> Workload:
     """A layer of random integers.
 
     Raises

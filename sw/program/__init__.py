@@ -26,7 +26,7 @@ from tilewright.sw.program.disassemble import disassemble, format_command
 from tilewright.sw.program.errors import ProgramFileError
 from tilewright.sw.program.executable import Buffer, Executable
 from tilewright.sw.program.file import load, save
-from tilewright.sw.program.operations import Operations
+from tilewright.sw.program.operation_names import OperationNames
 from tilewright.sw.program.program import Program
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "InputError",
     "Mul",
     "Opcode",
-    "Operations",
+    "OperationNames",
     "Out",
     "Parts",
     "Post",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tilewright.hw.commands import LAYOUTS, Opcode, Parts, WeightFormat
+from tilewright.hw.commands import COMMAND_LAYOUTS, Opcode, Parts, WeightFormat
 from tilewright.hw.encoding import Command, Scalar, Token
-from tilewright.sw.program.operations import Operations
+from tilewright.sw.program.operation_names import OperationNames
 
 
 def _tokens(sign: str, tokens: tuple[Token, ...]) -> str:
@@ -25,7 +25,7 @@ def format_command(command: Command) -> str:
     Enumerations stand by name, registers as `s0` … `s15`, hash and eps in hexadecimal.
     """
     parts = []
-    for name, spec in LAYOUTS[command.opcode].items():
+    for name, spec in COMMAND_LAYOUTS[command.opcode].items():
         value = command.fields[name]
         if isinstance(value, Scalar):
             parts.append(f"{name}={value}")
@@ -51,7 +51,7 @@ def format_command(command: Command) -> str:
     ).rstrip()
 
 
-def disassemble(program: Iterable[Command], operations: Operations | None = None) -> str:
+def disassemble(program: Iterable[Command], operations: OperationNames | None = None) -> str:
     """The listing of a `Program` or of any commands, one a line, with their indices.
 
     With the operations of a `Program`, the one a command belongs to stands behind `#`.

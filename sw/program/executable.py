@@ -15,7 +15,7 @@ from tilewright.hw.config import Config
 from tilewright.sw.arguments import array, instance, integer
 from tilewright.sw.errors import InputError
 from tilewright.sw.program.layouts import MAGNITUDES, Array, layout
-from tilewright.sw.program.operations import Operations
+from tilewright.sw.program.operation_names import OperationNames
 from tilewright.sw.program.program import Program
 
 Direction = Literal["input", "output", "internal"]
@@ -32,7 +32,7 @@ class Buffer:
     region, offset, size : int
         Region, and bytes from its base.
     layout : str
-        One of `tilewright.sw.program.layouts.LAYOUTS`.
+        One of `tilewright.sw.program.layouts.BUFFER_LAYOUTS`.
     shape : tuple of int
         Logical shape.
     direction : str
@@ -82,7 +82,7 @@ class Executable:
     metadata : mapping of str to JSON-able values
         Quantization parameters, shapes; "macs": multiply-accumulates of the work itself;
         "estimate": {"cycles": …, "busy": {unit: …}}; "operations": what each command belongs to
-        (`tilewright.sw.program.operations`).
+        (`tilewright.sw.program.operation_names`).
 
     Raises
     ------
@@ -152,10 +152,10 @@ class Executable:
     # ---- what is where ----
 
     @cached_property
-    def operations(self) -> Operations:
+    def operations(self) -> OperationNames:
         """What each command belongs to; empty where that is not known."""
         found = self.metadata.get("operations")
-        return Operations() if found is None else Operations.from_metadata(found)
+        return OperationNames() if found is None else OperationNames.from_metadata(found)
 
     @cached_property
     def commands(self) -> bytes:

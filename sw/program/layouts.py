@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewright.sw.errors import InputError
+from tilewright.sw.rounding import round_up
 
 Array = npt.NDArray[np.integer[Any]]
 Shape = tuple[int, ...]
@@ -23,15 +24,10 @@ _NAMES = {"i1": "s8", "u1": "u8", "i2": "s16", "u2": "u16", "i4": "s32"}
 _PIECE = 16
 
 
-def up(value: int, unit: int) -> int:
-    """``value`` rounded up to a multiple of ``unit``."""
-    return -(-value // unit) * unit
-
-
 def panels(matrix: Array, width: int, *, row_step: int = 1) -> Array:
     """[rows, columns] -> [panels, rows, width]; rows padded to a multiple of `row_step`, zeros."""
     rows, columns = matrix.shape
-    high, wide = up(rows, row_step), up(columns, width)
+    high, wide = round_up(rows, row_step), round_up(columns, width)
     if (high, wide) != (rows, columns):
         matrix = np.pad(matrix, ((0, high - rows), (0, wide - columns)))
     return matrix.reshape(high, wide // width, width).transpose(1, 0, 2)
@@ -78,7 +74,7 @@ class Layout:
         if not step:
             return shape
         rows, columns = shape
-        return up(columns, width) // width, up(rows, step), width
+        return round_up(columns, width) // width, round_up(rows, step), width
 
     def size(self, shape: Shape, width: int) -> int:
         """Bytes of an array."""
@@ -152,7 +148,7 @@ def _even(width: int) -> int:
 MAGNITUDES = "u16 magnitudes"
 """Largest magnitude of each row of another buffer's matrix; made from it when it is an input."""
 
-LAYOUTS: dict[str, Layout] = {
+BUFFER_LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
         *(Layout(name, dtype) for dtype, name in _NAMES.items()),
@@ -180,6 +176,8 @@ def layout(name: str) -> Layout:
         If there is none of that name.
     """
     try:
-        return LAYOUTS[name]
+        return BUFFER_LAYOUTS[name]
     except KeyError:
-        raise ValueError(f"layout {name!r} is unknown; one of {', '.join(LAYOUTS)}") from None
+        raise ValueError(
+            f"layout {name!r} is unknown; one of {', '.join(BUFFER_LAYOUTS)}"
+        ) from None

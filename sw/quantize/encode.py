@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewright.sw.models.errors import UnfitError
-from tilewright.sw.quantize.formats import F64, I32, U8, U16, Factor, QLayerNorm, Width
+from tilewright.sw.quantize.formats import F64, I32, U8, U16, EdgeFormat, Factor, QLayerNorm
 
 SHIFT_MAX = 61
 FACTOR_MIN = 2.0 ** (15 - SHIFT_MAX)
@@ -162,7 +162,7 @@ def layer_norm(
     eps: float,
     z_scale: float,
     fraction: int,
-    out: Width = Width.S16,
+    out: EdgeFormat = EdgeFormat.S16,
     name: str,
 ) -> QLayerNorm:
     """LayerNorm's integers.
@@ -179,7 +179,7 @@ def layer_norm(
         Epsilon, and the scale of the input.
     fraction : int
         Q of xhat.
-    out : Width
+    out : EdgeFormat
         Format of the output.
 
     Raises

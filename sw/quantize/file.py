@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tilewright.sw.errors import reason
 from tilewright.sw.models.errors import ModelError
 from tilewright.sw.quantize import formats
-from tilewright.sw.quantize.formats import QModel, Width
+from tilewright.sw.quantize.formats import EdgeFormat, QModel
 
 VERSION = 1
 """Of the file's layout; another is refused."""
@@ -83,7 +83,7 @@ class _Writer:
         self._known: dict[int, dict[str, Any]] = {}
 
     def put(self, value: Any) -> Any:
-        if isinstance(value, Width):
+        if isinstance(value, EdgeFormat):
             return {"width": value.value}
         if isinstance(value, tuple):
             return {"tuple": [self.put(item) for item in value]}
@@ -108,7 +108,7 @@ def _get(value: Any, objects: list[Any], archive: Any) -> Any:
         return value
     ((kind, content),) = value.items()
     if kind == "width":
-        return Width(content)
+        return EdgeFormat(content)
     if kind == "tuple":
         return tuple(_get(item, objects, archive) for item in content)
     return objects[content] if kind == "object" else archive[content]

@@ -41,7 +41,7 @@ def check_sizes(*, hidden: int, heads: int, head_dim: int, ffn: int) -> None:
             raise ModelError(f"{name} = {size}: at most {K_MAX}")
 
 
-class Width(enum.Enum):
+class EdgeFormat(enum.Enum):
     """Format results are stored in.
 
     ``S8`` and ``S16`` saturate at the two's-complement range; ``SYM16`` is s16 that saturates at
@@ -56,9 +56,9 @@ class Width(enum.Enum):
     def bounds(self) -> tuple[int, int]:
         """Lowest and highest value."""
         return {
-            Width.S8: (-128, 127),
-            Width.S16: (-32768, 32767),
-            Width.SYM16: (-SYM16_MAX, SYM16_MAX),
+            EdgeFormat.S8: (-128, 127),
+            EdgeFormat.S16: (-32768, 32767),
+            EdgeFormat.SYM16: (-SYM16_MAX, SYM16_MAX),
         }[self]
 
 
@@ -72,13 +72,13 @@ class State:
         Of the tensor, a power of two.
     smooth : ndarray of float64, [H]
         Smoothing factor of each channel, geometric mean 1.
-    width : Width
+    width : EdgeFormat
         S16, or SYM16 where the product that reads it has a 16-bit operand.
     """
 
     scale: float
     smooth: F64
-    width: Width = Width.S16
+    width: EdgeFormat = EdgeFormat.S16
 
     def to_int(self, x: npt.NDArray[np.floating[Any]]) -> I16:
         """Round reals [..., H] to s16, half up, saturating at `width`."""
@@ -129,7 +129,7 @@ class QLinear:
         sh, 9 ... 61 (8 ... 61 where the operand has no row scale).
     bias : ndarray of int32, [N]
         B, in 1/256 of the output's unit, |B| < 2^29.
-    out : Width
+    out : EdgeFormat
         Format of the result, before activation and smoothing: S8 or SYM16 for q, k, v, else S16.
     row_scaled : bool
         The operand is fed as s8 through its row scale (m, e). Else it is 16 bits wide, SYM16, and
@@ -140,7 +140,7 @@ class QLinear:
         Table activation behind the result (s16 Q10).
     smooth : Factor or None
         G[c], sG: factor behind the activation.
-    act_out : Width
+    act_out : EdgeFormat
         Format behind `smooth`: SYM16 where the next product's operand is 16 bits wide, else S16.
     groups : Groups or None
         The 4-bit weights `weight` was expanded from.
@@ -150,12 +150,12 @@ class QLinear:
     mult: U16
     shift: U8
     bias: I32
-    out: Width
+    out: EdgeFormat
     row_scaled: bool = True
     residual: Factor | None = None
     act: str | None = None
     smooth: Factor | None = None
-    act_out: Width = Width.S16
+    act_out: EdgeFormat = EdgeFormat.S16
     groups: Groups | None = None
 
     @property
@@ -192,7 +192,7 @@ class QLayerNorm:
         Q of xhat.
     eps : int
         eps_q = round(eps * N^2 / S_z^2), up to 40 bits.
-    out : Width
+    out : EdgeFormat
         S16, or SYM16 where the product that reads the output has a 16-bit operand.
     """
 
@@ -201,7 +201,7 @@ class QLayerNorm:
     shift: int
     fraction: int
     eps: int
-    out: Width = Width.S16
+    out: EdgeFormat = EdgeFormat.S16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,9 +237,9 @@ class QLayer:
     attention_bits: int = 8
 
     @property
-    def context(self) -> Width:
+    def context(self) -> EdgeFormat:
         """Format of the context: SYM16 where the output projection's operand is 16 bits wide."""
-        return Width.S16 if self.o.row_scaled else Width.SYM16
+        return EdgeFormat.S16 if self.o.row_scaled else EdgeFormat.SYM16
 
     @property
     def precision(self) -> LayerPrecision:

@@ -19,13 +19,13 @@ from tilewright.sw.quantize.calibrate import LayerRange
 from tilewright.sw.quantize.evaluation import cosine
 from tilewright.sw.quantize.formats import (
     F64,
+    EdgeFormat,
     Factor,
     QLayer,
     QLayerNorm,
     QLinear,
     QSoftmax,
     State,
-    Width,
 )
 from tilewright.sw.quantize.gptq import gptq
 from tilewright.sw.quantize.precision import LayerPrecision, Mode
@@ -45,7 +45,7 @@ def f64(x: npt.NDArray[np.floating[Any]]) -> F64:
     return x.astype(np.float64)
 
 
-def state(amax: F64, smooth: F64, width: Width, recipe: Recipe) -> State:
+def state(amax: F64, smooth: F64, width: EdgeFormat, recipe: Recipe) -> State:
     """Format of an edge whose channels reach `amax`: the smallest power of two with headroom."""
     top = float((amax / smooth).max()) * recipe.margin16
     return State(scale=encode.power_of_two(top, width.bounds[1]), smooth=smooth, width=width)
@@ -146,7 +146,7 @@ class LayerQuantizer:
                 _Operand(unit=entry.scale, fold=entry.smooth, edge="x"),
                 precision.qkv,
                 unit_out=unit,
-                out=Width.SYM16 if wide else Width.S8,
+                out=EdgeFormat.SYM16 if wide else EdgeFormat.S8,
             )
 
         # Exponents are base 2 in Q10; the maximum is subtracted, so no zero point is needed.
@@ -232,10 +232,10 @@ class LayerQuantizer:
         weights are better off without.
         """
         if mode.operand_bits == 16:
-            return state(amax, np.ones(len(amax)), Width.SYM16, self._recipe)
+            return state(amax, np.ones(len(amax)), EdgeFormat.SYM16, self._recipe)
         wmax = np.max([np.abs(self._real_product(part)[0]).max(axis=1) for part in readers], axis=0)
         smooth = encode.smoothing(amax, wmax, self._recipe.alpha)
-        return state(amax, smooth, Width.S16, self._recipe)
+        return state(amax, smooth, EdgeFormat.S16, self._recipe)
 
     def _linear(
         self,
@@ -244,11 +244,11 @@ class LayerQuantizer:
         mode: Mode,
         *,
         unit_out: F64,
-        out: Width = Width.S16,
+        out: EdgeFormat = EdgeFormat.S16,
         residual: Factor | None = None,
         act: str | None = None,
         smooth: Factor | None = None,
-        act_out: Width = Width.S16,
+        act_out: EdgeFormat = EdgeFormat.S16,
     ) -> QLinear:
         """One product; `unit_out` [N] is the real value of one step of the output."""
         name = f"{self._name}.{part}"

@@ -80,7 +80,7 @@ class LayerPrecision:
         return tuple(getattr(self, name) for name in PRODUCTS)
 
 
-Width = Mode | int
+EdgeFormat = Mode | int
 """Of an operation: a product's mode, or the bits of attention."""
 ModelPrecision = tuple[LayerPrecision, ...]
 """One choice a layer."""
@@ -89,7 +89,7 @@ OPERATIONS = tuple(field.name for field in fields(LayerPrecision))
 """What a precision chooses in each layer: the products, and `attention`."""
 
 
-def with_width(layer: LayerPrecision, operation: str, width: Width) -> LayerPrecision:
+def with_width(layer: LayerPrecision, operation: str, width: EdgeFormat) -> LayerPrecision:
     """The same layer with another width of one of `OPERATIONS`."""
     changes: dict[str, Any] = {operation: width}
     return replace(layer, **changes)
@@ -198,14 +198,14 @@ def _mode(value: str, key: str) -> Mode:
         raise ModelError(f"precision: {key} = {value!r}, must be one of {_MODES}") from None
 
 
-def _override(key: str, value: str, layers: int) -> Iterable[tuple[int, str, Width]]:
+def _override(key: str, value: str, layers: int) -> Iterable[tuple[int, str, EdgeFormat]]:
     match = _KEY.fullmatch(key)
     if match is None or match[3] not in OPERATIONS:
         allowed = ", ".join(OPERATIONS)
         raise ModelError(
             f"precision: {key!r} is no operation ({allowed}), alone or behind LAYER. or FROM-TO."
         )
-    width: Width
+    width: EdgeFormat
     if match[3] == "attention":
         if value not in ("8", "16"):
             raise ModelError(f"precision: {key} = {value!r}, must be 8 or 16")
@@ -219,7 +219,7 @@ def _override(key: str, value: str, layers: int) -> Iterable[tuple[int, str, Wid
     return ((layer, match[3], width) for layer in range(first, last + 1))
 
 
-def _overrides(operation: str, ground: Width, column: list[Width]) -> list[str]:
+def _overrides(operation: str, ground: EdgeFormat, column: list[EdgeFormat]) -> list[str]:
     """Fewest characters that make `column` of a ground value."""
     choices = []
     for default in dict.fromkeys([ground, *column]):
@@ -228,7 +228,7 @@ def _overrides(operation: str, ground: Width, column: list[Width]) -> list[str]:
     return min(choices, key=lambda parts: len(",".join(parts)))
 
 
-def _runs(operation: str, default: Width, column: list[Width]) -> list[str]:
+def _runs(operation: str, default: EdgeFormat, column: list[EdgeFormat]) -> list[str]:
     parts = []
     first = 0
     for i, value in enumerate(column):
@@ -241,5 +241,5 @@ def _runs(operation: str, default: Width, column: list[Width]) -> list[str]:
     return parts
 
 
-def _show(width: Width) -> str:
+def _show(width: EdgeFormat) -> str:
     return width.value if isinstance(width, Mode) else str(width)

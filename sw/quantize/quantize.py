@@ -20,11 +20,11 @@ from tilewright.sw.quantize.file import load, save
 from tilewright.sw.quantize.fingerprint import fingerprint
 from tilewright.sw.quantize.formats import (
     I16,
+    EdgeFormat,
     HostEmbedding,
     QEmbedding,
     QModel,
     State,
-    Width,
     check_sizes,
 )
 from tilewright.sw.quantize.layer import LayerQuantizer, f64, norm, state
@@ -99,7 +99,7 @@ class Quantizer:
                 f"the largest weight is {model.largest()}"
             )
         # Nothing is multiplied behind the last layer, so nothing is smoothed.
-        self._last = state(ranges[-1].y, np.ones(model.config.hidden), Width.S16, self.recipe)
+        self._last = state(ranges[-1].y, np.ones(model.config.hidden), EdgeFormat.S16, self.recipe)
 
     def fingerprint(self, *more: object) -> str:
         """Hash of what this quantizes, and how, and of `more`."""

@@ -15,16 +15,16 @@ from tilewright.sw.models.errors import ModelError
 from tilewright.sw.quantize.formats import (
     I16,
     U8,
+    EdgeFormat,
     HostEmbedding,
     Ints,
     QEmbedding,
     QLayer,
     QLayerNorm,
     QLinear,
-    Width,
 )
 
-FORMATS = {Width.S8: Fmt.S8, Width.S16: Fmt.S16, Width.SYM16: Fmt.SYM16}
+FORMATS = {EdgeFormat.S8: Fmt.S8, EdgeFormat.S16: Fmt.S16, EdgeFormat.SYM16: Fmt.SYM16}
 """The golden functions' names of the formats."""
 
 

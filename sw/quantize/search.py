@@ -21,9 +21,9 @@ from tilewright.sw.quantize.evaluation import Ids, Memory
 from tilewright.sw.quantize.jsonlines import JsonLines
 from tilewright.sw.quantize.precision import (
     OPERATIONS,
+    EdgeFormat,
     Mode,
     ModelPrecision,
-    Width,
     format_precision,
     with_width,
 )
@@ -34,7 +34,7 @@ Cost = Callable[[ModelPrecision], int]
 Report = Callable[["Point"], None]
 """Called with every point as it is measured."""
 
-WIDER: dict[Width, Width] = {
+WIDER: dict[EdgeFormat, EdgeFormat] = {
     Mode.W4A8: Mode.W8A8,
     Mode.W4A16: Mode.W8A16,
     Mode.W8A8: Mode.W8A16,
@@ -98,7 +98,7 @@ class _Step:
 
     layer: int
     operation: str
-    width: Width
+    width: EdgeFormat
     gain: float = 0.0
     cycles: int = 0
 

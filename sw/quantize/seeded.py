@@ -10,6 +10,7 @@ import numpy as np
 from tilewright.hw.commands import GROUP_ROWS, SYM16_MAX
 from tilewright.sim.golden import expand_w4, xhat_fraction_bits
 from tilewright.sw.quantize.formats import (
+    EdgeFormat,
     Factor,
     Groups,
     QLayer,
@@ -17,7 +18,6 @@ from tilewright.sw.quantize.formats import (
     QLinear,
     QSoftmax,
     State,
-    Width,
     check_sizes,
 )
 from tilewright.sw.quantize.precision import LayerPrecision, Mode, with_width
@@ -81,7 +81,7 @@ def make_layer(
     wide = precision.attention == 16
 
     def product(
-        mode: Mode, k: int, n: int, rms: float, target: float, out: Width, **more: Any
+        mode: Mode, k: int, n: int, rms: float, target: float, out: EdgeFormat, **more: Any
     ) -> QLinear:
         weight, groups, weight_rms = _weights(rng, mode, k, n)
         mult, shift = _multiplier(rng, target / (rms * weight_rms * np.sqrt(k)), n)
@@ -101,10 +101,10 @@ def make_layer(
     def factor(n: int, low: int, shift: int) -> Factor:
         return Factor(mult=rng.integers(low, 2 * low, n).astype(np.uint16), shift=shift)
 
-    def at_rest(mode: Mode) -> Width:
-        return Width.SYM16 if mode.operand_bits == 16 else Width.S16
+    def at_rest(mode: Mode) -> EdgeFormat:
+        return EdgeFormat.SYM16 if mode.operand_bits == 16 else EdgeFormat.S16
 
-    def norm(n: int, out: Width) -> QLayerNorm:
+    def norm(n: int, out: EdgeFormat) -> QLayerNorm:
         return QLayerNorm(
             gamma=rng.integers(2000, 9000, n).astype(np.int16),
             beta=rng.integers(-(1 << 12), 1 << 12, n).astype(np.int32),
@@ -115,7 +115,7 @@ def make_layer(
         )
 
     unit = State(scale=1.0, smooth=np.ones(hidden), width=at_rest(precision.qkv))
-    qkv_out, qkv_target = (Width.SYM16, 11000) if wide else (Width.S8, 45)
+    qkv_out, qkv_target = (EdgeFormat.SYM16, 11000) if wide else (EdgeFormat.S8, 45)
     q, k, v = (product(precision.qkv, hidden, width, 6000, qkv_target, qkv_out) for _ in range(3))
     context = 9000 if wide else 2500
     return QLayer(
@@ -129,7 +129,13 @@ def make_layer(
         v=v,
         softmax=QSoftmax(mult=40000, shift=34 if wide else 18),
         o=product(
-            precision.o, width, hidden, context, 3000, Width.S16, residual=factor(hidden, 3000, 5)
+            precision.o,
+            width,
+            hidden,
+            context,
+            3000,
+            EdgeFormat.S16,
+            residual=factor(hidden, 3000, 5),
         ),
         ln1=norm(hidden, at_rest(precision.ffn1)),
         ffn1=product(
@@ -138,13 +144,19 @@ def make_layer(
             ffn,
             6000,
             1500,
-            Width.S16,
+            EdgeFormat.S16,
             act="gelu",
             smooth=factor(ffn, 20000, 12),
             act_out=at_rest(precision.ffn2),
         ),
         ffn2=product(
-            precision.ffn2, ffn, hidden, 5000, 4000, Width.S16, residual=factor(hidden, 2000, 4)
+            precision.ffn2,
+            ffn,
+            hidden,
+            5000,
+            4000,
+            EdgeFormat.S16,
+            residual=factor(hidden, 2000, 4),
         ),
         ln2=norm(hidden, at_rest(precision.qkv)),
         input=unit,

@@ -45,7 +45,7 @@ from tilewright.sw.quantize.formats import QModel
 from tilewright.sw.quantize.precision import parse_precision
 from tilewright.sw.quantize.quantize import Quantizer, calibrated, quantize_model
 from tilewright.sw.sources import source_hash
-from tilewright.sw.sweep.point import FAILED, Point, Work
+from tilewright.sw.sweep.point import FAILED, Measurement, Point
 
 Found = dict[str, Any]
 """Columns of a row."""
@@ -141,7 +141,7 @@ def quantize_all(where: str, precisions: Sequence[str]) -> Found:
     return {}
 
 
-def accuracy(work: Work, precision: str) -> Found:
+def accuracy(work: Measurement, precision: str) -> Found:
     """Cosines of sentence embeddings against fp32: the integers of the whole model run."""
     model, quantized = model_of(work.model), quantized_of(work.model, precision)
     # The fp32 model's embeddings are kept with those of the integers.
@@ -166,7 +166,7 @@ def _key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _program(point: Point, work: Work) -> tuple[Executable, QModel]:
+def _program(point: Point, work: Measurement) -> tuple[Executable, QModel]:
     """The program of a point; compiled once for all memories behind it."""
     config, quantized = point.config, quantized_of(work.model, point.precision)
     check_sequence(quantized, point.sequence)
@@ -185,7 +185,7 @@ def _program(point: Point, work: Work) -> tuple[Executable, QModel]:
     return load_program(entry / "program.tilewright", config), quantized
 
 
-def cycles(point: Point, work: Work) -> Found:
+def cycles(point: Point, work: Measurement) -> Found:
     """Compile and predict, all rows valid.
 
     Raises
@@ -209,7 +209,7 @@ def cycles(point: Point, work: Work) -> Found:
     }
 
 
-def rtl(point: Point, work: Work) -> Found:
+def rtl(point: Point, work: Measurement) -> Found:
     """Cycles of the generated Verilog.
 
     Raises
@@ -241,7 +241,7 @@ def rtl(point: Point, work: Work) -> Found:
     return {"rtl_cycles": outputs.result.cycles}
 
 
-def check(work: Work, precisions: Sequence[str]) -> dict[str, str]:
+def check(work: Measurement, precisions: Sequence[str]) -> dict[str, str]:
     """The shortest form of each precision; the model, its layer and so many texts are there.
 
     Raises

@@ -102,7 +102,7 @@ def id_of(spec: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Measurement:
     """What the machines of a sweep do, and what is measured of them.
 
     Attributes
@@ -213,7 +213,7 @@ class Point:
         """The machine; ValueError where the parameters do not go together."""
         return Config(name=self.name, **self.values)
 
-    def spec(self, work: Work) -> dict[str, Any]:
+    def spec(self, work: Measurement) -> dict[str, Any]:
         """All that the row's figures depend on, but the sources: values that JSON knows."""
         values = self.values
         for key in _LATER:
@@ -221,11 +221,11 @@ class Point:
                 del values[key]
         return {"point": asdict(self) | {"machine": values}, "work": asdict(work)}
 
-    def id(self, work: Work) -> str:
+    def id(self, work: Measurement) -> str:
         """Hash of `spec`, the same on every machine and in every run."""
         return id_of(json.dumps(self.spec(work), sort_keys=True))
 
-    def command(self, work: Work, folder: str) -> str:
+    def command(self, work: Measurement, folder: str) -> str:
         """The command that measures this point again."""
         values, words = self.values, ["tilewright", "sweep", *work.arguments()]
         for key in ("rows", "columns", "lanes"):
@@ -239,7 +239,7 @@ class Point:
                 words += ["--set", f"{key}={text}"]
         return shlex.join([*words, "--point", self.id(work), "-o", folder])
 
-    def row(self, work: Work, folder: str, **found: Any) -> Row:
+    def row(self, work: Measurement, folder: str, **found: Any) -> Row:
         """Its row, with what was found."""
         values = self.values
         known = {
@@ -255,13 +255,13 @@ class Point:
         return {**dict.fromkeys(COLUMNS), **known, **found}
 
 
-def from_spec(spec: Mapping[str, Any]) -> tuple[Point, Work]:
+def from_spec(spec: Mapping[str, Any]) -> tuple[Point, Measurement]:
     """Point and work of what `Point.spec` gave."""
     point = dict(spec["point"])
-    return Point.of(point.pop("machine"), **point), Work(**spec["work"])
+    return Point.of(point.pop("machine"), **point), Measurement(**spec["work"])
 
 
-def time_of(row: Row, work: Work) -> dict[str, Any]:
+def time_of(row: Row, work: Measurement) -> dict[str, Any]:
     """Latency and inferences a second of a row, where cycles and a clock are known."""
     mhz = row["fmax_mhz"] or work.clock
     if not mhz or not row["cycles"]:

@@ -22,7 +22,16 @@ from tilewright.sw.errors import UserError
 from tilewright.sw.sweep import measure
 from tilewright.sw.sweep.executors import Alive, executor, run
 from tilewright.sw.sweep.measure import Synthesize
-from tilewright.sw.sweep.point import DONE, FAILED, INFEASIBLE, Point, Row, Work, from_spec, time_of
+from tilewright.sw.sweep.point import (
+    DONE,
+    FAILED,
+    INFEASIBLE,
+    Measurement,
+    Point,
+    Row,
+    from_spec,
+    time_of,
+)
 from tilewright.sw.sweep.search import batches
 from tilewright.sw.sweep.space import Space, distinct
 from tilewright.sw.sweep.store import Store, export
@@ -128,7 +137,7 @@ def sweep(
     """
     space = space if isinstance(space, Space) else Space(space)
     folder = Path(folder)
-    work = Work(
+    work = Measurement(
         model=model, layer=layer, texts=texts, effort=effort, synth=synth, pnr=pnr, clock=clock
     )
     integer("rtl", rtl, 0)
@@ -199,7 +208,7 @@ def _batches(
             return
 
 
-def _only(name: str, space: Space, work: Work, store: Store) -> tuple[Point, Work]:
+def _only(name: str, space: Space, work: Measurement, store: Store) -> tuple[Point, Measurement]:
     """A point by its id: of the store, which knows its work too, or of the space."""
     if name not in store.rows():
         short = measure.check(work, space.axes.get("precision", ["w8a8"]))
@@ -210,7 +219,7 @@ def _only(name: str, space: Space, work: Work, store: Store) -> tuple[Point, Wor
     return from_spec(store.spec(name))
 
 
-def _synthesize(work: Work, synthesis: Synthesis | None) -> Synthesize | None:
+def _synthesize(work: Measurement, synthesis: Synthesis | None) -> Synthesize | None:
     if work.synth is None:
         return None
     if synthesis is None:
@@ -234,7 +243,7 @@ class _Runner:
     """Measures points; what several of them share is done once."""
 
     store: Store
-    work: Work
+    work: Measurement
     folder: Path
     pool: Executor
     alive: Alive

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tilewright.hw.commands import (
     COMMAND_BYTES,
-    LAYOUTS,
+    COMMAND_LAYOUTS,
     POST_SLOTS,
     PROGRAM_REGION,
     Fault,
@@ -75,7 +75,7 @@ def assembled(commands: list[Command]) -> bytearray:
 
 def _poke(data: bytearray, index: int, opcode: Opcode, name: str, value: int) -> None:
     """Set a field to a raw value, legal or not."""
-    spec = LAYOUTS[opcode][name]
+    spec = COMMAND_LAYOUTS[opcode][name]
     at = index * COMMAND_BYTES
     word = int.from_bytes(data[at : at + COMMAND_BYTES], "little")
     word &= ~(((1 << spec.width) - 1) << spec.offset)
@@ -130,7 +130,7 @@ def enumeration(program: RandomProgram, rng: np.random.Generator) -> Scenario:
     code = program.commands[index].opcode
     free = [
         (name, value)
-        for name, spec in LAYOUTS[code].items()
+        for name, spec in COMMAND_LAYOUTS[code].items()
         if spec.values is not None
         for value in range(1 << spec.width)
         if value not in set(spec.values)
@@ -144,11 +144,11 @@ def enumeration(program: RandomProgram, rng: np.random.Generator) -> Scenario:
 
 def address(program: RandomProgram, rng: np.random.Generator) -> Scenario:
     """An on-chip address beyond its memory, by one or by much."""
-    index = _pick(rng, program, *(code for code in LAYOUTS if code not in (0, Opcode.END)))
+    index = _pick(rng, program, *(code for code in COMMAND_LAYOUTS if code not in (0, Opcode.END)))
     code = program.commands[index].opcode
     fields = [
         (name, bound, 1 << spec.width)
-        for name, spec in LAYOUTS[code].items()
+        for name, spec in COMMAND_LAYOUTS[code].items()
         if (bound := field_bound(spec, program.config)) is not None and bound < 1 << spec.width
     ]
     if not fields:
@@ -195,7 +195,7 @@ def window(program: RandomProgram, rng: np.random.Generator) -> Scenario:
     if rng.random() < 0.5:
         _poke(data, index, item.opcode, "region", 7)
     else:
-        spec = LAYOUTS[item.opcode]["offset"]
+        spec = COMMAND_LAYOUTS[item.opcode]["offset"]
         _poke(data, index, item.opcode, "offset", int(rng.integers(1 << spec.width - 2)) | 1 << 31)
     return _faulting(program, data)
 

@@ -12,7 +12,7 @@ from tilewright.hw.commands import Opcode
 from tilewright.hw.config import Config, preset_config
 from tilewright.hw.encoding import Command
 from tilewright.hw.manifest import manifest_hash
-from tilewright.sim.iss import Machine
+from tilewright.sim.iss import IssMachine
 from tilewright.sw.cache import build_once, cache_dir
 from tilewright.sw.compiler import compile_layer
 
@@ -62,7 +62,7 @@ def _wanted(program: list[Command]) -> list[int]:
     return found
 
 
-def _dram(machine: Machine, f: dict[str, int]) -> tuple[int, int, int]:
+def _dram(machine: IssMachine, f: dict[str, int]) -> tuple[int, int, int]:
     """Address of a transfer's first run, of its lowest byte, and bytes from there to its last."""
     start = machine.base[f["region"]] + f["offset"]
     start += machine.scalars[f["scalar"]] if f["scalar_on"] else 0
@@ -80,7 +80,7 @@ def _record(folder: Path, sequence: int) -> None:
 
     layer = compile_layer(minilm()[1].layers[0], config(), sequence)
     x, length, _ = layer_input(0, sequence)
-    machine = Machine(config())
+    machine = IssMachine(config())
     contents: dict[int, Any] = {0: layer.commands, **layer.constants, **layer.pack({"x": x})}
     for region, size in {0: len(layer.commands), **layer.regions}.items():
         machine.place(region, contents.get(region, size))

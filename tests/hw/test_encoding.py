@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tilewright.hw.commands import (
     COMMAND_BYTES,
-    LAYOUTS,
+    COMMAND_LAYOUTS,
     Fault,
     Field,
     Function,
@@ -46,7 +46,7 @@ TOKENS = st.lists(
 @st.composite
 def commands(draw):
     opcode = draw(st.sampled_from(list(Opcode)))
-    fields = {name: draw(values(spec)) for name, spec in LAYOUTS[opcode].items()}
+    fields = {name: draw(values(spec)) for name, spec in COMMAND_LAYOUTS[opcode].items()}
     return Command(opcode, fields, tuple(draw(TOKENS)), tuple(draw(TOKENS)))
 
 
@@ -60,11 +60,11 @@ def test_round_trip(item):
 
 @given(commands(), st.data())
 def test_each_field_owns_its_bits(item, data):
-    names = list(LAYOUTS[item.opcode])
+    names = list(COMMAND_LAYOUTS[item.opcode])
     if not names:
         return
     name = data.draw(st.sampled_from(names))
-    spec = LAYOUTS[item.opcode][name]
+    spec = COMMAND_LAYOUTS[item.opcode][name]
     before = int.from_bytes(encode(item), "little")
     item[name] = data.draw(values(spec))
     changed = before ^ int.from_bytes(encode(item), "little")
@@ -75,7 +75,7 @@ def test_each_field_owns_its_bits(item, data):
 def test_bounds(opcode):
     good: list[Value]
     bad: list[Value]
-    for name, spec in LAYOUTS[opcode].items():
+    for name, spec in COMMAND_LAYOUTS[opcode].items():
         if spec.values is not None:
             good, bad = [0, len(spec.values) - 1], [-1, len(spec.values)]
         elif spec.kind == "count":
@@ -125,7 +125,7 @@ def test_unknown_field_and_register():
 
 def test_decode_as_the_machine_reads():
     data = bytearray(encode(command(Opcode.MATMUL, m=5)))
-    spec = LAYOUTS[Opcode.MATMUL]["m"]
+    spec = COMMAND_LAYOUTS[Opcode.MATMUL]["m"]
     data[spec.offset // 8 + 1] = 0xFF  # bit 15 and ignored bits
     assert decode(bytes(data))["m"] == Scalar(5)
     data[1] = 0x07  # a wait slot of count 0
@@ -140,7 +140,7 @@ def test_decode_faults():
         decode(bytes([0x77]) + bytes(63))
     assert caught.value.fault == Fault.ILLEGAL_OPCODE
     word = int.from_bytes(encode(command(Opcode.MATMUL, mode=XMode.LOW)), "little")
-    word |= 7 << LAYOUTS[Opcode.MATMUL]["mode"].offset
+    word |= 7 << COMMAND_LAYOUTS[Opcode.MATMUL]["mode"].offset
     with pytest.raises(DecodeError, match="mode = 7") as caught:
         decode(word.to_bytes(COMMAND_BYTES, "little"))
     assert caught.value.fault == Fault.ILLEGAL_FIELD

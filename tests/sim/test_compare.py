@@ -6,7 +6,7 @@ import pytest
 from tilewright.hw.commands import Opcode
 from tilewright.hw.config import preset_config
 from tilewright.hw.encoding import Command, Scalar
-from tilewright.sim.compare import Buffer, compare
+from tilewright.sim.compare import Matrix, compare
 from tilewright.sim.image import Image
 from tilewright.sw.program import Program
 
@@ -19,10 +19,10 @@ def contents():
 
 
 BUFFERS = {
-    "x": Buffer(region=1, offset=16, shape=(5, 7), dtype="int16"),
+    "x": Matrix(region=1, offset=16, shape=(5, 7), dtype="int16"),
     # Panels of 4: two of them, the last with one column that does not count.
-    "y": Buffer(region=1, offset=200, shape=(3, 7), dtype="int8", panel=4),
-    "z": Buffer(region=1, offset=400, shape=(2, 3, 4), dtype="int32"),
+    "y": Matrix(region=1, offset=200, shape=(3, 7), dtype="int8", panel=4),
+    "z": Matrix(region=1, offset=400, shape=(2, 3, 4), dtype="int32"),
 }
 
 
@@ -51,7 +51,7 @@ def test_one_element_of_each(name):
 def test_panels():
     values = np.arange(3 * 7, dtype=np.int8).reshape(3, 7)
     stored = np.concatenate([np.pad(values, ((0, 0), (0, 1)))[:, p : p + 4] for p in (0, 4)])
-    buffer = Buffer(region=0, offset=0, shape=(3, 7), dtype="int8", panel=4)
+    buffer = Matrix(region=0, offset=0, shape=(3, 7), dtype="int8", panel=4)
     np.testing.assert_array_equal(buffer.read({0: stored.reshape(-1).view(np.uint8)}), values)
 
 
@@ -109,7 +109,7 @@ def test_limit_and_sizes():
     with pytest.raises(ValueError, match="999 bytes, 1000 expected"):
         compare(contents(), got)
     with pytest.raises(ValueError, match="panels need"):
-        Buffer(region=0, offset=0, shape=(1, 2, 3), dtype="int8", panel=4)
+        Matrix(region=0, offset=0, shape=(1, 2, 3), dtype="int8", panel=4)
 
 
 def test_image(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tilewright.hw.config import preset_config
-from tilewright.sim.compare import Buffer
+from tilewright.sim.compare import Matrix
 from tilewright.sim.image import Image
 from tilewright.sim.testbenches.runner import SIMULATORS
 from tilewright.sim.testbenches.units.core import run_image
@@ -22,7 +22,7 @@ def image():
         program=bytes(4 * 64),
         regions={1: content, 2: np.zeros(SIZE, dtype=np.uint8)},
         expected={1: content, 2: content.copy()},
-        buffers={"copied": Buffer(region=2, offset=0, shape=(32, 32), dtype="int16")},
+        buffers={"copied": Matrix(region=2, offset=0, shape=(32, 32), dtype="int16")},
     )
 
 

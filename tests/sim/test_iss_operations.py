@@ -33,7 +33,7 @@ from tilewright.hw.config import Config
 from tilewright.hw.encoding import Command, Scalar, command
 from tilewright.sim import golden
 from tilewright.sim.golden import Fmt
-from tilewright.sim.iss import Machine, UndefinedError
+from tilewright.sim.iss import IssMachine, UndefinedError
 
 # MATMUL.
 
@@ -46,7 +46,7 @@ def test_matmul(config, m, transposed, mode):
     rng = rng_for(m, transposed, mode)
     kt, nt = 3, 5
     k, n = kt * config.rows, nt * config.columns
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     w = rng.integers(-128, 128, (k, n), dtype=np.int8)
     w_stride = place8(machine, 300, w.T if transposed else w)
     if mode in (XMode.S8, XMode.U8):
@@ -78,7 +78,7 @@ def test_matmul(config, m, transposed, mode):
 def test_matmul_long_k_and_wrap():
     """K beyond one golden product, strides of 0, and sums modulo 2^32."""
     config = CONFIGS[2]
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     machine.sp_halves[0] = 255  # u8 row
     machine.sp[8:16] = 128  # every weight -128
     item = {"m": 1, "kt": 8192, "nt": 1, "w_addr": 8, "mode": XMode.U8, "transposed": 1}
@@ -90,7 +90,7 @@ def test_matmul_long_k_and_wrap():
 
 def test_high_byte_of_the_top():
     config = CONFIGS[2]
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     machine.sp16[0] = [32767, 32640, 32639, -32768]
     machine.sp_halves[16:20] = np.eye(4)
     item = {"m": 1, "kt": 1, "nt": 1, "w_addr": 8}
@@ -103,7 +103,7 @@ def test_high_byte_of_the_top():
 def test_narrow_weights():
     config = Config(rows=4, columns=4, lanes=2, sp_depth=256, weight_bits=4)
     items = [command(Opcode.MATMUL, m=1, kt=1, nt=1, w_addr=8, mode=XMode.S8)]
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     machine.sp_halves[0] = 1
     machine.sp_halves[16:20] = 0xF8
     run(machine, *items)
@@ -123,7 +123,7 @@ def test_narrow_weights():
 def test_requantize(config, m, out, scaled):
     rng = rng_for(m, out, scaled)
     columns = 2 * config.panel
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     acc = rng.integers(-(1 << 20), 1 << 20, (m, columns)).astype(np.int32)
     acc[0, :2] = (1 << 27) - 1, -(1 << 27)
     mult = rng.integers(32768, 65536, columns)
@@ -191,7 +191,7 @@ def test_requantize(config, m, out, scaled):
 def test_residual_in_place(config):
     rng = rng_for(1)
     m, columns = 5, 2 * config.panel
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     acc = rng.integers(-(1 << 20), 1 << 20, (m, columns)).astype(np.int32)
     z = rng.integers(-32768, 32768, (m, columns)).astype(np.int16)
     mult, sh = rng.integers(32768, 65536, columns), rng.integers(22, 26, columns)
@@ -230,7 +230,7 @@ def test_residual_in_place(config):
 @pytest.mark.parametrize("name", ["gelu", "silu", "tanh"])
 def test_activation_and_smoothing(name):
     config = next(c for c in CONFIGS if name in c.functions)
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     width = config.panel
     m = 96
     x = np.linspace(-32768, 32767, m * width).astype(np.int16).reshape(m, width)
@@ -254,7 +254,7 @@ def test_softmax(config, m, length, causal):
     """Maximum, exponentials, division, context; the masks' values come from registers."""
     rng = rng_for(m, length, causal)
     columns = 4 * config.panel
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     machine.scalars[3], machine.scalars[4] = 0xABCD0000 | length, 2
     acc = rng.integers(-(1 << 18), 1 << 18, (m, columns)).astype(np.int32)
     acc[:, length:] = (1 << 31) - 1
@@ -319,7 +319,7 @@ def test_layernorm(config, m, rms):
     rng = rng_for(m, rms)
     panels = 2
     n = panels * config.panel
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     z = rng.integers(-32768, 32768, (m, n)).astype(np.int16)
     z[0] = 0
     g16 = rng.integers(-32768, 32768, n)
@@ -368,7 +368,7 @@ def test_layernorm(config, m, rms):
 
 def test_statistics_go_on_without_first():
     config = CONFIGS[2]
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     place16(machine, 0, np.array([[3, -4, 5, -6]], dtype=np.int16))
     base = {"m": 1, "panels": 1, "valid": 4, "source": Source.SP, "magnitude": 1}
     machine.scale[0], machine.f1[0], machine.f2[0] = 9, -100, (1 << 48) - 1
@@ -387,7 +387,7 @@ def test_statistics_go_on_without_first():
 def test_exp2_outside():
     """A negative u gives 0, as do octaves above 31."""
     config = CONFIGS[2]
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     machine.acc[0] = [0, -1, 32767, 32768]
     item = {"m": 1, "panels": 1, "valid": 4, "function": Function.EXP2, "out": Out.U8}
     run(machine, Command(Opcode.VECTOR, item))
@@ -400,7 +400,7 @@ def test_exp2_outside():
 def test_maximum_and_exp2_take_base():
     """With a bias both read t + B, before it is rounded to w: 33 bits."""
     config = CONFIGS[2]
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     place_parameters(machine, 100, bias=np.array([1, -5, (1 << 31) - 1, 0]), columns=4)
     machine.acc[0] = [2047, 4, (1 << 31) - 1, -7]
     item = {"m": 1, "panels": 1, "valid": 4, "bias": 1, "par_addr": 100, "first": 1}
@@ -414,7 +414,7 @@ def test_maximum_and_exp2_take_base():
 @EACH_M
 def test_scale_rows_in_and_out(config, m):
     rng = rng_for(m)
-    machine = Machine(config, check=True)
+    machine = IssMachine(config, check=True)
     width = config.panel
     words = -(-m // width)
     a = rng.integers(0, 65536, m).astype(np.uint16)

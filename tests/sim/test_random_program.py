@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.sim.reference_machine import Reference
-from tilewright.hw.commands import LAYOUTS, Opcode
+from tilewright.hw.commands import COMMAND_LAYOUTS, Opcode
 from tilewright.hw.config import PRESETS, Config
 from tilewright.sim.random_program import KINDS, random_program
 from tilewright.sw.program import Program, find_problems
@@ -75,13 +75,13 @@ def test_flag_space_is_covered():
         for item in random_program(config, seed, kind="vector", commands=60).commands:
             if item.opcode != Opcode.VECTOR:
                 continue
-            for field, spec in LAYOUTS[Opcode.VECTOR].items():
+            for field, spec in COMMAND_LAYOUTS[Opcode.VECTOR].items():
                 if spec.values is not None or spec.width == 1:
                     seen.setdefault(field, set()).add(item.integer(field))
             stages = (item.integer("pre"), item.integer("mul"), item.integer("post"))
             pairs.add(stages)
     for field, values in seen.items():
-        spec = LAYOUTS[Opcode.VECTOR][field]
+        spec = COMMAND_LAYOUTS[Opcode.VECTOR][field]
         assert values == set(range(len(spec.values) if spec.values else 2)), field
     assert len(pairs) == 5 * 4 * 4
 

@@ -10,7 +10,7 @@ from tilewright.hw.config import Config
 from tilewright.sim import golden
 from tilewright.sw.compiler.errors import CompileError
 from tilewright.sw.compiler.operations.matmul import K_MAX
-from tilewright.sw.driver import Device, operations
+from tilewright.sw.driver import Device, arrays
 from tilewright.sw.errors import UserError
 from tilewright.sw.program import InputError
 
@@ -87,7 +87,7 @@ def test_matmul_larger_than_the_scratchpad(checked, kinds):
 def test_pieces(checked, monkeypatch):
     """What is too large for one program is put together from several."""
     for name, size in (("PIECE_ROWS", 7), ("PIECE_COLUMNS", 5), ("PIECE_K", 11)):
-        monkeypatch.setattr(operations, name, size)
+        monkeypatch.setattr(arrays, name, size)
     rng = np.random.default_rng(13)
     check_matmul(checked, draw(rng, "int16", 17, 25), draw(rng, "int16", 25, 12))
 

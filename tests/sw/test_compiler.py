@@ -10,7 +10,7 @@ import pytest
 from tilewright.hw.commands import Opcode
 from tilewright.hw.config import PRESETS, Config
 from tilewright.sim.golden import row_max
-from tilewright.sim.iss import Machine
+from tilewright.sim.iss import IssMachine
 from tilewright.sw.compiler import CompileError, compile_layer, estimate
 from tilewright.sw.errors import UserError
 from tilewright.sw.models.errors import ModelError
@@ -23,7 +23,7 @@ from tilewright.sw.quantize.seeded import PRECISIONS, make_input, make_layer
 
 def execute(compiled: Executable, x: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Run on the simulator in check mode and return y and its magnitudes."""
-    machine = Machine(compiled.config, check=True)
+    machine = IssMachine(compiled.config, check=True)
     contents: dict[int, Any] = {**compiled.constants, **compiled.pack({"x": x})}
     placed = {r: machine.place(r, contents.get(r, size)) for r, size in compiled.regions.items()}
     machine.scalars[compiled.scalars["length"]] = length

@@ -13,7 +13,7 @@ from tilewright.hw.config import preset_config
 from tilewright.sim.golden import row_max
 from tilewright.sw.errors import UserError
 from tilewright.sw.program import Executable, InputError, Program
-from tilewright.sw.program.layouts import LAYOUTS, layout
+from tilewright.sw.program.layouts import BUFFER_LAYOUTS, layout
 from tilewright.sw.program.summary import listing, summary
 
 CONFIG = preset_config("tiny")
@@ -21,7 +21,7 @@ CONFIG = preset_config("tiny")
 
 @settings(max_examples=200, deadline=None)
 @given(
-    name=st.sampled_from(sorted(LAYOUTS)),
+    name=st.sampled_from(sorted(BUFFER_LAYOUTS)),
     rows=st.integers(1, 9),
     columns=st.integers(1, 19),
     width=st.sampled_from([4, 8, 16]),

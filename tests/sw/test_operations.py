@@ -15,7 +15,7 @@ from tilewright.sw.compiler.operations.builder import blocks
 from tilewright.sw.compiler.operations.layernorm import compile_layernorm, fraction_bits
 from tilewright.sw.compiler.operations.matmul import compile_matmul
 from tilewright.sw.compiler.operations.softmax import compile_softmax, factor
-from tilewright.sw.driver import Device, OutOfDeviceMemory, operations
+from tilewright.sw.driver import Device, OutOfDeviceMemory, arrays
 from tilewright.sw.errors import UserError
 from tilewright.sw.program import InputError, check_program
 from tilewright.sw.quantize.encode import layer_norm
@@ -208,8 +208,8 @@ def test_functions_the_lanes_do_not_hold(checked):
 
 def test_pieces(checked, monkeypatch):
     """What is too large for one program is put together from several."""
-    monkeypatch.setattr(operations, "PIECE_ROWS", 7)
-    monkeypatch.setattr(operations, "PIECE_ELEMENTS", 16)
+    monkeypatch.setattr(arrays, "PIECE_ROWS", 7)
+    monkeypatch.setattr(arrays, "PIECE_ELEMENTS", 16)
     rng = np.random.default_rng(43)
     check_softmax(checked, draw(rng, "int16", 15, 9), 0.01)
     check_layernorm(checked, draw(rng, "int16", 15, 9))

@@ -17,7 +17,7 @@ from tilewright.sw.models.errors import ModelError
 from tilewright.sw.quantize import reference
 from tilewright.sw.quantize.calibrate import LayerRange, calibrate
 from tilewright.sw.quantize.evaluation import Ids, evaluate
-from tilewright.sw.quantize.formats import QLayer, State, Width
+from tilewright.sw.quantize.formats import EdgeFormat, QLayer, State
 from tilewright.sw.quantize.precision import (
     PRODUCTS,
     LayerPrecision,
@@ -178,11 +178,11 @@ def check_formats(layer: QLayer) -> None:
         assert (op.groups is not None) == (mode.weight_bits == 4)
         assert op.shift.min() >= (9 if op.row_scaled else 8)
         assert op.shift.max() <= 61
-    heads = Width.SYM16 if layer.attention_bits == 16 else Width.S8
+    heads = EdgeFormat.SYM16 if layer.attention_bits == 16 else EdgeFormat.S8
     assert {layer.q.out, layer.k.out, layer.v.out} == {heads}
 
-    def width(name: str) -> Width:
-        return Width.SYM16 if wide[name] else Width.S16
+    def width(name: str) -> EdgeFormat:
+        return EdgeFormat.SYM16 if wide[name] else EdgeFormat.S16
 
     assert layer.input.width is width("qkv")
     assert layer.context is width("o")
@@ -295,7 +295,7 @@ def test_16_bit_operands_may_take_a_smaller_shift(text: str) -> None:
 
 
 def test_state_saturates_at_its_width() -> None:
-    for width in (Width.S16, Width.SYM16):
+    for width in (EdgeFormat.S16, EdgeFormat.SYM16):
         state = State(scale=1.0, smooth=np.ones(2), width=width)
         assert state.to_int(np.array([-1e6, 1e6])).tolist() == list(width.bounds)
 

@@ -18,7 +18,7 @@ from tilewright.sw.errors import UserError
 from tilewright.sw.profiling import perfetto, picture
 from tilewright.sw.profiling.figures import GROUPS, UNITS, Profile
 from tilewright.sw.profiling.work import parse_shape, shape_work
-from tilewright.sw.program import Executable, Operations, Program
+from tilewright.sw.program import Executable, OperationNames, Program
 
 CONFIG = preset_config("tiny")
 PEAK = CONFIG.rows * CONFIG.columns
@@ -44,7 +44,7 @@ def made_up() -> Profile:
         (Command(Opcode.VECTOR, {}), "ffn1", (60, 85, 5, 61, 80)),
         (Command(Opcode.STORE, {"region": 1, **move}), "ffn1", (90, 118, 10, 95, 110)),
     ]
-    operations = Operations.of(
+    operations = OperationNames.of(
         [name for _, name, _ in body], {"head 0 / qkv": 240, "head 1 / qkv": 80}
     )
     executable = Executable(

@@ -1,4 +1,4 @@
-"""Operations of programs: every command belongs to one, and files keep them."""
+"""OperationNames of programs: every command belongs to one, and files keep them."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from tilewright.hw.commands import Opcode
 from tilewright.hw.config import preset_config
 from tilewright.sw.compiler import compile_layer
-from tilewright.sw.program import Operations, file
+from tilewright.sw.program import OperationNames, file
 from tilewright.sw.program.summary import listing
 from tilewright.sw.quantize.seeded import make_layer
 
@@ -21,11 +21,11 @@ def executable():
 
 
 def test_names_runs_and_macs():
-    made = Operations.of(["a", "a", "b", "a", "c"], {"b": 5, "a": 7, "d": 1})
-    assert made == Operations(("a", "b", "c"), (7, 5, 0), ((0, 2), (1, 1), (0, 1), (2, 1)))
+    made = OperationNames.of(["a", "a", "b", "a", "c"], {"b": 5, "a": 7, "d": 1})
+    assert made == OperationNames(("a", "b", "c"), (7, 5, 0), ((0, 2), (1, 1), (0, 1), (2, 1)))
     assert len(made) == 5
     assert list(made.commands()) == ["a", "a", "b", "a", "c"]
-    assert Operations.from_metadata(made.to_metadata()) == made
+    assert OperationNames.from_metadata(made.to_metadata()) == made
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_names_runs_and_macs():
 )
 def test_metadata_that_is_none(value):
     with pytest.raises(ValueError, match="operations"):
-        Operations.from_metadata(value)
+        OperationNames.from_metadata(value)
 
 
 def test_operations_of_a_layer(executable):
@@ -67,11 +67,11 @@ def test_files_keep_them(executable, tmp_path):
 
 
 def test_they_are_checked(executable):
-    few = {**executable.metadata, "operations": Operations.of(["a"], {}).to_metadata()}
+    few = {**executable.metadata, "operations": OperationNames.of(["a"], {}).to_metadata()}
     with pytest.raises(ValueError, match="operations of 1 commands"):
         replace(executable, metadata=few)
     none = replace(executable, metadata={})
-    assert none.operations == Operations()
+    assert none.operations == OperationNames()
     assert "#" not in listing(none)
 
 

@@ -20,7 +20,7 @@ from tilewright.sw.quantize.calibrate import LayerRange, calibrate
 from tilewright.sw.quantize.evaluation import Ids, evaluate, evaluation_ids, layer_cosines
 from tilewright.sw.quantize.file import load, save
 from tilewright.sw.quantize.fingerprint import fingerprint
-from tilewright.sw.quantize.formats import QLinear, QModel, Width
+from tilewright.sw.quantize.formats import EdgeFormat, QLinear, QModel
 from tilewright.sw.quantize.precision import Mode, uniform
 from tilewright.sw.quantize.quantize import Recipe, calibrated, quantize, quantize_folder
 from tilewright.sw.quantize.reference import linear, run_embedding, run_layer, trace_layer
@@ -63,7 +63,7 @@ def _check_formats(model: QModel) -> None:
         assert op.shift.max() <= 61
         assert op.bias.dtype == np.int32
         assert np.abs(op.bias.astype(np.int64)).max() < 1 << 29
-        assert op.out is (Width.S8 if name in "qkv" else Width.S16)
+        assert op.out is (EdgeFormat.S8 if name in "qkv" else EdgeFormat.S16)
         assert (op.residual is not None) == (name in ("o", "ffn2"))
         assert (op.smooth is not None) == (op.act is not None) == (name == "ffn1")
         if op.residual is not None:

@@ -11,8 +11,8 @@ from tilewright.sw.errors import UserError
 from tilewright.sw.sweep.point import (
     COLUMNS,
     INFEASIBLE,
+    Measurement,
     Point,
-    Work,
     from_spec,
     resolve_lanes,
     time_of,
@@ -159,20 +159,23 @@ def test_a_sample():
 def test_ids_are_stable():
     """Stores know points by them, so that they may not change from one version to the next."""
     point = Point.of({"rows": 8, "columns": 8, "lanes": 4}, precision="w8a16")
-    assert point.id(Work()) == "f4054e9279b6"
+    assert point.id(Measurement()) == "f4054e9279b6"
     ids = {
-        point.id(Work(texts=41)),
-        Point.of(Config(name="other", rows=8, columns=8, lanes=4).to_dict()).id(Work()),
-        Point.of({"rows": 8, "columns": 8}).id(Work()),
-        Point.of({"rows": 8, "columns": 8, "register_errors": 1}).id(Work()),
-        point.id(Work()),
+        point.id(Measurement(texts=41)),
+        Point.of(Config(name="other", rows=8, columns=8, lanes=4).to_dict()).id(Measurement()),
+        Point.of({"rows": 8, "columns": 8}).id(Measurement()),
+        Point.of({"rows": 8, "columns": 8, "register_errors": 1}).id(Measurement()),
+        point.id(Measurement()),
     }
     assert len(ids) == 5
 
 
 def test_a_point_comes_back_from_its_spec():
     machine = {"rows": 8, "columns": 4, "lanes": 2, "functions": ["gelu", "tanh"], "sp_depth": 64}
-    point, work = Point.of(machine, mem_bandwidth=0.5, sequence=7), Work(synth="ecp5", clock=60.0)
+    point, work = (
+        Point.of(machine, mem_bandwidth=0.5, sequence=7),
+        Measurement(synth="ecp5", clock=60.0),
+    )
     assert from_spec(point.spec(work)) == (point, work)
     for option in ("--bandwidth 0.5", "functions=gelu+tanh", "--clock 60", "--seq 7", "--synth"):
         assert option in point.command(work, "here")
@@ -183,7 +186,7 @@ def test_a_point_comes_back_from_its_command(functions):
     """Exact to the last bit of its numbers."""
     machine = {"rows": 8, "columns": 4, "lanes": 2, "functions": functions, "sp_depth": 64}
     point = Point.of(machine, mem_bandwidth=1 / 3, sequence=7, precision="w8a8,attention=16")
-    work = Work(clock=100 / 3)
+    work = Measurement(clock=100 / 3)
     model, *words = point.command(work, "here").split()[2:]
     assert model == work.model
     options = dict(zip(words[::2], words[1::2], strict=True))
@@ -209,14 +212,14 @@ def test_lanes():
 @pytest.mark.parametrize("clock", [0.0, -1.0, 1e-320, 1e308, float("inf"), float("nan")])
 def test_what_is_no_clock(clock):
     with pytest.raises(UserError, match="1e-06 to 1e"):
-        Work(clock=clock)
+        Measurement(clock=clock)
 
 
 def test_times():
-    row = Point.of({}).row(Work(), "here", cycles=60_000)
-    assert time_of(row, Work()) == {}
-    assert time_of(row, Work(clock=60.0)) == {"latency_ms": 1.0, "inferences_per_s": 1000.0}
-    assert time_of({**row, "fmax_mhz": 30.0}, Work(clock=60.0))["latency_ms"] == 2
+    row = Point.of({}).row(Measurement(), "here", cycles=60_000)
+    assert time_of(row, Measurement()) == {}
+    assert time_of(row, Measurement(clock=60.0)) == {"latency_ms": 1.0, "inferences_per_s": 1000.0}
+    assert time_of({**row, "fmax_mhz": 30.0}, Measurement(clock=60.0))["latency_ms"] == 2
 
 
 # ---- the store ----
@@ -229,7 +232,9 @@ def rows_of(count):
         figures = {"cycles": int(rng.integers(2**40)), "accuracy_mean": float(rng.random())}
         yield (
             point,
-            point.row(Work(), "a, 'b'", status="done", seed=3, versions='{"a": "b,c"}', **figures),
+            point.row(
+                Measurement(), "a, 'b'", status="done", seed=3, versions='{"a": "b,c"}', **figures
+            ),
         )
 
 
@@ -247,12 +252,12 @@ def test_rows_are_kept_and_replaced(tmp_path):
     made = list(rows_of(6))
     with Store(tmp_path) as store:
         for point, row in made:
-            store.put(row, point.spec(Work()))
+            store.put(row, point.spec(Measurement()))
         point, row = made[2]
-        store.put({**row, "cycles": 5}, point.spec(Work()))
+        store.put({**row, "cycles": 5}, point.spec(Measurement()))
     with Store(tmp_path) as store:
         found = store.rows()
-        assert from_spec(store.spec(point.id(Work()))) == (point, Work())
+        assert from_spec(store.spec(point.id(Measurement()))) == (point, Measurement())
         with pytest.raises(UserError, match="has none of this name"):
             store.spec("no")
     assert len(found) == 6
@@ -262,9 +267,9 @@ def test_rows_are_kept_and_replaced(tmp_path):
 
 def test_the_largest_numbers_are_kept(tmp_path):
     (point,) = points(Space({"sp_depth": [2**32 - 1], "lanes": ["4294967295"]}))
-    row = point.row(Work(), "here", status="infeasible", seed=2**32 - 1)
+    row = point.row(Measurement(), "here", status="infeasible", seed=2**32 - 1)
     with Store(tmp_path) as store:
-        store.put(row, point.spec(Work()))
+        store.put(row, point.spec(Measurement()))
         assert list(store.rows().values()) == [row]
 
 
@@ -293,7 +298,7 @@ def test_what_is_no_store(tmp_path):
 def test_a_cell_of_another_type_is_told(change, tmp_path):
     ((point, row),) = rows_of(1)
     with Store(tmp_path) as store:
-        store.put(row, point.spec(Work()))
+        store.put(row, point.spec(Measurement()))
         store._base.execute(f"UPDATE points SET {change}")
         with pytest.raises(UserError, match=rf"no store of a sweep: {change.split()[0]} of"):
             store.rows()
@@ -301,9 +306,9 @@ def test_a_cell_of_another_type_is_told(change, tmp_path):
 
 def test_a_changed_point_is_told(tmp_path):
     ((point, row),) = rows_of(1)
-    name = point.id(Work())
+    name = point.id(Measurement())
     with Store(tmp_path) as store:
-        store.put(row, point.spec(Work()))
+        store.put(row, point.spec(Measurement()))
         (text,) = store._base.execute("SELECT spec FROM points").fetchone()
         rng = np.random.default_rng(5)
         for _ in range(50):
@@ -318,7 +323,7 @@ def test_a_changed_point_is_told(tmp_path):
 def test_a_damaged_store_is_told_and_left_alone(tmp_path):
     with Store(tmp_path) as store:
         for point, row in rows_of(60):
-            store.put(row, point.spec(Work()))
+            store.put(row, point.spec(Measurement()))
     path = tmp_path / NAME
     data = bytearray(path.read_bytes())
     data[5000:9000] = bytes(4000)
@@ -336,7 +341,7 @@ def test_a_full_disk_loses_nothing(tmp_path):
 
         def fill():
             for point, row in made:
-                store.put(row, point.spec(Work()))
+                store.put(row, point.spec(Measurement()))
                 kept.append(row)
 
         with pytest.raises(UserError, match="full"):

@@ -31,7 +31,7 @@ from tilewright.sw.models.tokenize import Tokenizer
 from tilewright.sw.quantize.evaluation import evaluate, evaluation_ids
 from tilewright.sw.sweep import measure
 from tilewright.sw.sweep.executors import executor
-from tilewright.sw.sweep.point import COLUMNS, Point, Work
+from tilewright.sw.sweep.point import COLUMNS, Measurement, Point
 from tilewright.sw.sweep.run import sweep
 from tilewright.sw.sweep.space import Space
 from tilewright.sw.sweep.store import NAME, Store, from_csv
@@ -495,7 +495,7 @@ def test_all_of_a_row_is_measured_again(model, tmp_path, monkeypatch):
 def test_accuracy_is_that_of_compare(cache, tmp_path):
     """Texts are cut by the tokenizer, which keeps the token that ends them."""
     where = small(tmp_path / "short", positions=8)
-    found = measure.accuracy(Work(model=where, texts=2), "w8a8")
+    found = measure.accuracy(Measurement(model=where, texts=2), "w8a8")
     loaded, quantized = measure.model_of(where), measure.quantized_of(where, "w8a8")
     ids = evaluation_ids(Tokenizer(loaded.folder), 2, 8)
     want = evaluate(loaded.bert, quantized, ids).summary
@@ -508,7 +508,7 @@ def test_accuracy_is_known_by_all_that_gives_it(model, cache, monkeypatch):
     before = set((cache / measure.ACCURACY).glob("*.jsonl"))
 
     def added():
-        measure.accuracy(Work(model=model, texts=1), "w8a8")
+        measure.accuracy(Measurement(model=model, texts=1), "w8a8")
         return len(set((cache / measure.ACCURACY).glob("*.jsonl")) - before)
 
     once = added()

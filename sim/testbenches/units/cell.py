@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
-from tilewright.hw.commands import LAYOUTS, Opcode
+from tilewright.hw.commands import COMMAND_LAYOUTS, Opcode
 from tilewright.hw.config import Config
 from tilewright.hw.manifest import SP_READ_LATENCY
 from tilewright.sim.testbenches.runner import parameters, simulate_verilog
@@ -96,7 +96,7 @@ def unpack(word: int, bits: int, count: int, *, signed: bool = True) -> Array:
 
 def pack_command(opcode: Opcode, fields: Mapping[str, int]) -> int:
     """A resolved command as a unit takes it: its fields side by side, 0 where not given."""
-    layout = LAYOUTS[opcode]
+    layout = COMMAND_LAYOUTS[opcode]
     assert not set(fields) - set(layout), set(fields) - set(layout)
     word, at = 0, 0
     for name, field in layout.items():

@@ -14,8 +14,8 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
 from tilewright.hw.commands import (
     COMMAND_BYTES,
+    COMMAND_LAYOUTS,
     COUNT_SCALAR_FLAG,
-    LAYOUTS,
     POST_SLOTS,
     REGIONS,
     SCALARS,
@@ -38,7 +38,7 @@ HASH = 0x0123_4567_89AB_CDEF
 
 
 def _put(raw: int, opcode: Opcode, name: str, value: int) -> int:
-    field = LAYOUTS[opcode][name]
+    field = COMMAND_LAYOUTS[opcode][name]
     mask = (1 << field.width) - 1
     return raw & ~(mask << field.offset) | (value & mask) << field.offset
 
@@ -53,7 +53,7 @@ def random_raw(bench: Bench, opcode: Opcode, *, scalars: bool = True) -> int:
         "scale": config.scale_rows,
         "stat": config.stat_rows,
     }
-    for name, field in LAYOUTS[opcode].items():
+    for name, field in COMMAND_LAYOUTS[opcode].items():
         if field.values is not None:
             raw = _put(raw, opcode, name, int(rng.choice([int(v) for v in field.values])))
         elif field.kind in bounds:
@@ -64,7 +64,7 @@ def random_raw(bench: Bench, opcode: Opcode, *, scalars: bool = True) -> int:
     if opcode == Opcode.VECTOR:
         functions = [0, 4] + ([1] if "gelu" in config.functions else [])
         raw = _put(raw, opcode, "function", int(rng.choice(functions)))
-        if raw >> LAYOUTS[opcode]["post"].offset & 3 == Post.AFFINE:
+        if raw >> COMMAND_LAYOUTS[opcode]["post"].offset & 3 == Post.AFFINE:
             raw = _put(raw, opcode, "bias", 0)
     return raw
 
@@ -170,7 +170,7 @@ async def decoder_faults(dut: Any) -> None:
         ("a function the lanes lack", 4, lacking, 9, Fault.ILLEGAL_FIELD),
     ]
     for opcode in UNITS:
-        for name, field in LAYOUTS[opcode].items():
+        for name, field in COMMAND_LAYOUTS[opcode].items():
             bound = {
                 "sp": config.sp_words,
                 "acc": config.acc_words,
@@ -304,13 +304,13 @@ class _Unit:
         opcode = Opcode(raw & 0xFF)
         assert self.bench.get("is_second") == int(opcode == self.opcodes[-1])
         fields = {}
-        for name, field in LAYOUTS[opcode].items():
+        for name, field in COMMAND_LAYOUTS[opcode].items():
             value = raw >> field.offset & ((1 << field.width) - 1)
             if field.kind == "count" and value & COUNT_SCALAR_FLAG:
                 value = int(self.scalars[value % SCALARS]) & 0xFFFF
             fields[name] = value
         want = pack_command(opcode, fields)
-        bits = sum(field.width for field in LAYOUTS[opcode].values())
+        bits = sum(field.width for field in COMMAND_LAYOUTS[opcode].values())
         got = self.bench.get("command") & ((1 << bits) - 1)
         assert got == want, f"{opcode.name}: {got:x}, expected {want:x}"
 
@@ -429,7 +429,7 @@ async def transfer_unit(dut: Any) -> None:
                 raw = random_raw(bench, Opcode.LOAD, scalars=False)
                 command = {
                     name: raw >> field.offset & ((1 << field.width) - 1)
-                    for name, field in LAYOUTS[Opcode.LOAD].items()
+                    for name, field in COMMAND_LAYOUTS[Opcode.LOAD].items()
                 }
                 if rng.random() < 0.7:
                     command["offset"] &= (1 << int(rng.integers(1, width + 1))) - 1

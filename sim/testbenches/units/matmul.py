@@ -11,7 +11,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from tilewright.hw.commands import LAYOUTS, Opcode, WeightFormat, XMode
+from tilewright.hw.commands import COMMAND_LAYOUTS, Opcode, WeightFormat, XMode
 from tilewright.sim import golden
 from tilewright.sim.iss.matmul import matmul
 from tilewright.sim.iss.state import State
@@ -21,7 +21,7 @@ from tilewright.sim.testbenches.units.cell import Bench, Memory, ReadPort, pack_
 Fields = dict[str, int]
 MAXIMA_DRAIN = 3
 """Cycles from `done` to the last maximum in the row table: the vector unit reads it later."""
-_PLAIN = dict.fromkeys(LAYOUTS[Opcode.MATMUL], 0)
+_PLAIN = dict.fromkeys(COMMAND_LAYOUTS[Opcode.MATMUL], 0)
 
 
 class _Scales:

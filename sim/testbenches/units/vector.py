@@ -13,7 +13,7 @@ import numpy as np
 
 from tilewright.hw.commands import (
     BYTE_OUTS,
-    LAYOUTS,
+    COMMAND_LAYOUTS,
     PARAMETER_ROWS,
     Function,
     Mul,
@@ -213,7 +213,7 @@ def random_vector(bench: Bench, parameters: int) -> Fields:
     panels = int(rng.choice([0, 1, 2, 3], p=[0.02, 0.5, 0.28, 0.2]))
     columns = panels * config.panel
     most = parameters - 3 * 16
-    f = dict.fromkeys(LAYOUTS[Opcode.VECTOR], 0)
+    f = dict.fromkeys(COMMAND_LAYOUTS[Opcode.VECTOR], 0)
     f |= {
         "m": m,
         "panels": panels,
@@ -323,7 +323,7 @@ async def short_groups(dut: Any) -> None:
 def _random_row(bench: Bench, state: State) -> Fields:
     config, rng = bench.config, bench.rng
     m = int(rng.integers(0, 7))
-    f = dict.fromkeys(LAYOUTS[Opcode.ROW], 0)
+    f = dict.fromkeys(COMMAND_LAYOUTS[Opcode.ROW], 0)
     f |= {
         "m": m,
         "op": int(rng.choice(list(RowOp))),

@@ -19,8 +19,9 @@ from tilewright.sw.compiler.blocks.gemm import BYTES, byte_products, multiply, r
 from tilewright.sw.compiler.pack import Chunk, Product
 from tilewright.sw.compiler.plan import ATTENTION, Plan
 from tilewright.sw.compiler.schedule import Issued
-from tilewright.sw.compiler.tile import RowBlock, chunk_panels, parts, row_blocks, up
+from tilewright.sw.compiler.tile import RowBlock, chunk_panels, parts, row_blocks
 from tilewright.sw.quantize.formats import QSoftmax
+from tilewright.sw.rounding import ceil_div
 
 PARTS = ("k", "q", "v")
 """Order of the projections in a head's weights."""
@@ -372,7 +373,7 @@ class Attention:
             Opcode.VECTOR,
             **common,
             out_addr=emitter.area(f"p{number}"),
-            out_stride=up(block.rows, 2),
+            out_stride=ceil_div(block.rows, 2),
             imm=self.softmax.mult,
             shift=self.softmax.shift,
             pre=Pre.MAX_MINUS if self.wide else Pre.TOP_MINUS,
@@ -422,7 +423,7 @@ class Attention:
                     kt=geometry.k_tiles(shape.sequence),
                     nt=(high - low) * geometry.panel_tiles,
                     x_addr=emitter.area(f"p{number}"),
-                    x_stride=up(rows, 2),
+                    x_stride=ceil_div(rows, 2),
                     w_addr=emitter.area(f"v{head % plan.sets}")
                     + self._plane(plane)
                     + low * shape.key_words,

@@ -10,8 +10,9 @@ from tilewright.sw.compiler.errors import CompileError
 from tilewright.sw.compiler.pack import Product
 from tilewright.sw.compiler.place import Placer
 from tilewright.sw.compiler.plan import Placed
-from tilewright.sw.compiler.tile import RowBlock, Shape, up
+from tilewright.sw.compiler.tile import RowBlock, Shape
 from tilewright.sw.quantize.formats import QLayerNorm
+from tilewright.sw.rounding import ceil_div
 
 _PHASE = "embedding"
 _SLOTS = 2
@@ -29,7 +30,7 @@ def place_embedding(config: Config, shape: Shape) -> tuple[Placed, int]:
     panels, width = shape.hidden_panels, shape.geometry.panel
     ring = min(2 * PARAMETER_ROWS * panels, max(2 * PARAMETER_ROWS, config.sp_words // 4))
     rows = min(shape.sequence, config.stat_rows // _SLOTS, config.scale_rows // _SLOTS)
-    while rows and ring + _SLOTS * (rows * panels + up(rows, width)) > config.sp_words:
+    while rows and ring + _SLOTS * (rows * panels + ceil_div(rows, width)) > config.sp_words:
         rows -= 1
     if not rows:
         raise CompileError(
@@ -38,7 +39,7 @@ def place_embedding(config: Config, shape: Shape) -> tuple[Placed, int]:
     placer = Placer(config.sp_words, config.sp_depth)
     for slot in range(_SLOTS):
         placer.place(f"rows{slot}", rows * panels, (_PHASE,))
-        placer.place(f"magnitudes{slot}", up(rows, width), (_PHASE,))
+        placer.place(f"magnitudes{slot}", ceil_div(rows, width), (_PHASE,))
     area = placer.place("ring", ring, (_PHASE,))
     if area is None or len(placer.areas) != 2 * _SLOTS + 1:
         raise CompileError(f"{config.title}: {config.sp_words} words do not hold the embedding")

@@ -8,7 +8,7 @@ from tilewright.hw.commands import PARAMETER_ROWS, Mul, Opcode, Out, Post, Pre, 
 from tilewright.sw.compiler.blocks.emitter import Emitter, Rows
 from tilewright.sw.compiler.pack import Product
 from tilewright.sw.compiler.tile import chunk_panels
-from tilewright.sw.quantize.formats import QLayerNorm, Width
+from tilewright.sw.quantize.formats import EdgeFormat, QLayerNorm
 
 _XHAT_BITS = 16
 
@@ -62,7 +62,7 @@ def layernorm(
             pre=Pre.CENTER,
             mul=Mul.ROW,
             post=Post.AFFINE,
-            out=Out.SYM16 if constants.out is Width.SYM16 else Out.S16,
+            out=Out.SYM16 if constants.out is EdgeFormat.SYM16 else Out.S16,
             magnitude=1,
             first=int(low == 0),
         )

@@ -18,10 +18,11 @@ from tilewright.sw.compiler.blocks.layernorm import layernorm
 from tilewright.sw.compiler.pack import Chunk, Product
 from tilewright.sw.compiler.plan import FFN, Plan
 from tilewright.sw.compiler.plan import OUTPUT as OUTPUT_PHASE
-from tilewright.sw.compiler.tile import RowBlock, chunk_panels, parts, up
-from tilewright.sw.quantize.formats import QLayer, Width
+from tilewright.sw.compiler.tile import RowBlock, chunk_panels, parts
+from tilewright.sw.quantize.formats import EdgeFormat, QLayer
+from tilewright.sw.rounding import ceil_div
 
-OUTS = {Width.S8: Out.S8, Width.S16: Out.S16, Width.SYM16: Out.SYM16}
+OUTS = {EdgeFormat.S8: Out.S8, EdgeFormat.S16: Out.S16, EdgeFormat.SYM16: Out.SYM16}
 """Output format of each width at rest."""
 _RESIDUAL_SHIFT = 8
 _SLICES = 8
@@ -58,7 +59,7 @@ Load = Callable[[], None]
 
 def _slices(panels: int) -> list[tuple[int, int]]:
     """Panels [a, b) of each transfer."""
-    return chunk_panels(panels, up(panels, _SLICES))
+    return chunk_panels(panels, ceil_div(panels, _SLICES))
 
 
 class Tail:

@@ -23,9 +23,10 @@ from tilewright.sw.compiler.operations.builder import (
     Builder,
     blocks,
 )
-from tilewright.sw.compiler.tile import PASS_MIN, up
+from tilewright.sw.compiler.tile import PASS_MIN
 from tilewright.sw.program import Executable
 from tilewright.sw.program.executable import Buffer
+from tilewright.sw.rounding import ceil_div
 
 K_MAX = 32768
 """Longest K of bytes: sums of at most 255·128·K fit s32."""
@@ -91,11 +92,11 @@ class _Product:
 
     @property
     def k_panels(self) -> int:
-        return up(self.k, self.config.panel)
+        return ceil_div(self.k, self.config.panel)
 
     @property
     def n_panels(self) -> int:
-        return up(self.n, self.config.panel)
+        return ceil_div(self.n, self.config.panel)
 
     @property
     def k_words(self) -> int:
@@ -108,7 +109,7 @@ class _Product:
 
     def row_words(self, rows: int) -> int:
         """Words of a panel of rows of a."""
-        return rows if self.wide else up(rows, 2)
+        return rows if self.wide else ceil_div(rows, 2)
 
     # The scratchpad's banks: a quarter for a, two for b, one for outputs; two slots in each.
 
@@ -153,9 +154,9 @@ class _Product:
     def _cost(self, tiling: _Tiling) -> tuple[float, int]:
         """Cycles: the array's, and those of the bus where it takes longer; then transfers."""
         config = self.config
-        row_blocks, columns = up(self.m, tiling.rows), up(self.n_panels, tiling.n)
-        chunks = up(self.k_panels, tiling.k)
-        passes = self.products * up(self.k, config.rows) * self.n_panels * self.panel_tiles
+        row_blocks, columns = ceil_div(self.m, tiling.rows), ceil_div(self.n_panels, tiling.n)
+        chunks = ceil_div(self.k_panels, tiling.k)
+        passes = self.products * ceil_div(self.k, config.rows) * self.n_panels * self.panel_tiles
         array = row_blocks * passes * max(tiling.rows, config.rows, PASS_MIN)
         word = config.word_bytes
         a = columns * self.row_words(self.m) * self.k_panels * word
@@ -308,7 +309,7 @@ class _Emitter:
                     self.builder.emit(
                         Opcode.MATMUL,
                         m=count,
-                        kt=up(length, config.rows),
+                        kt=ceil_div(length, config.rows),
                         nt=(span[1] - span[0]) * product.panel_tiles,
                         x_addr=x,
                         x_stride=product.row_words(count),

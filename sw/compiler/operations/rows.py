@@ -9,8 +9,9 @@ from tilewright.hw.commands import Opcode
 from tilewright.sw.arguments import integer
 from tilewright.sw.compiler.errors import CompileError
 from tilewright.sw.compiler.operations.builder import ROWS_MAX, Builder, blocks
-from tilewright.sw.compiler.tile import COLUMNS_MAX, up
+from tilewright.sw.compiler.tile import COLUMNS_MAX
 from tilewright.sw.program.executable import Buffer
+from tilewright.sw.rounding import ceil_div
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class RowBlocks:
         integer(f"{operation}: columns", columns, 1, COLUMNS_MAX)
         self.builder = builder
         self.rows = rows
-        self.panels = up(columns, config.panel)
+        self.panels = ceil_div(columns, config.panel)
         # Where two blocks do not fit, one has to do.
         for count in (2, 1):
             self.slot = words // count

@@ -12,7 +12,7 @@ SEPARATOR = " / "
 
 
 @dataclass(frozen=True)
-class Operations:
+class OperationNames:
     """The operations of a program, as its metadata keeps them.
 
     Attributes
@@ -30,7 +30,7 @@ class Operations:
     runs: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def of(cls, commands: Iterable[str], macs: Mapping[str, int]) -> Operations:
+    def of(cls, commands: Iterable[str], macs: Mapping[str, int]) -> OperationNames:
         """From the name each command has, and the multiply-accumulates of some names."""
         runs = [(name, len(list(same))) for name, same in groupby(commands)]
         names = {name: number for number, name in enumerate(dict.fromkeys(n for n, _ in runs))}
@@ -61,7 +61,7 @@ class Operations:
         }
 
     @classmethod
-    def from_metadata(cls, value: Mapping[str, Any]) -> Operations:
+    def from_metadata(cls, value: Mapping[str, Any]) -> OperationNames:
         """Read back what `to_metadata` gave.
 
         Raises

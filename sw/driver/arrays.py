@@ -74,7 +74,7 @@ def _byte_planes(b: Array) -> tuple[dict[str, Array], Array | None]:
     return planes, over.astype(np.int8) if over.any() else None
 
 
-class Operations:
+class ArrayOperations:
     """The operations of a device.
 
     Parameters
