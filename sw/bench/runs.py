@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from tilewright.sw.driver import Device, Outputs
 from tilewright.sw.driver.backends import BACKENDS
 from tilewright.sw.errors import ResultError
 from tilewright.sw.models.fetch import resolve_model
-from tilewright.sw.program import Executable
+from tilewright.sw.profiling.work import Workload
 from tilewright.sw.program.traffic import traffic
 from tilewright.sw.quantize.formats import QEmbedding, QLayer, QModel
 from tilewright.sw.quantize.quantize import quantize_folder
@@ -42,15 +41,6 @@ SEED = 7
 """Of weights and inputs; cycles hardly depend on them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """A program with its inputs."""
-
-    executable: Executable
-    inputs: Mapping[str, np.ndarray]
-    scalars: Mapping[str, int]
-
-
 @functools.cache
 def _minilm() -> QModel:
     return quantize_folder(resolve_model("minilm"))[1]
@@ -68,6 +58,7 @@ def _layers(size: LayerSize, count: int) -> tuple[QLayer, ...]:
 def layer_work(size: LayerSize, config: Config, sequence: int) -> Workload:
     """One layer, every row of the sequence valid."""
     return Workload(
+        title=f"{size.name} layer",
         executable=compile_layer(_layers(size, 1)[0], config, sequence),
         inputs={"x": make_input(SEED, sequence, size.hidden)},
         scalars={"length": sequence},
@@ -81,6 +72,7 @@ def model_work(size: LayerSize, config: Config, sequence: int, layers: int) -> W
     table = np.zeros((sequence, size.hidden), dtype=np.int16)
     embedding = QEmbedding(word=table, position=table, type=table, fraction=13, ln=members[0].ln1)
     return Workload(
+        title=size.name,
         executable=compile_model(QModel(embedding=embedding, layers=members), config, sequence),
         inputs={"z": make_input(SEED, sequence, size.hidden)},
         scalars={"length": sequence},
@@ -91,6 +83,7 @@ def matmul_work(config: Config, m: int, k: int, n: int) -> Workload:
     """``[m, k] · [k, n]`` of s8."""
     rng = np.random.default_rng(SEED)
     return Workload(
+        title=f"{m}×{k}×{n}",
         executable=compile_matmul(config, m, k, n, a="s8", b="s8"),
         inputs={
             "a": rng.integers(-128, 128, (m, k)).astype(np.int8),
