@@ -107,7 +107,7 @@ class Config:
     True
     >>> tw.Config(rows=15)
     Traceback (most recent call last):
-    tilewright.hw.config.ConfigError: rows = 15: a power of two from 4 to 128 is needed
+    tilewright.hw.config.ConfigError: rows = 15: must be a power of two from 4 to 128
     """
 
     name: str = "default"
@@ -133,43 +133,43 @@ class Config:
     def __post_init__(self) -> None:
         name = self.name.replace("-", "_") if isinstance(self.name, str) else ""
         if not (name.isascii() and name.isidentifier()):
-            raise ConfigError(f"name = {self.name!r}: ASCII letters, digits, - and _ only")
+            raise ConfigError(f"name = {self.name!r}: must be ASCII letters, digits, - and _")
         functions = self.functions if isinstance(self.functions, list | tuple) else (None,)
         if not all(isinstance(function, str) for function in functions):
-            raise ConfigError(f"functions = {self.functions!r}: a list of names is needed")
+            raise ConfigError(f"functions = {self.functions!r}: must be a list of names")
         object.__setattr__(self, "functions", tuple(functions))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is int and (not isinstance(value, int) or isinstance(value, bool)):
-                raise ConfigError(f"{field.name} = {value!r}: an integer is needed")
+                raise ConfigError(f"{field.name} = {value!r}: must be an integer")
         for key, (low, most) in POWERS_OF_TWO.items():
             value = getattr(self, key)
             high = getattr(self, most) if isinstance(most, str) else most
             if not low <= value <= high or not _is_power_of_two(value):
-                raise ConfigError(f"{key} = {value}: a power of two from {low} to {high} is needed")
+                raise ConfigError(f"{key} = {value}: must be a power of two from {low} to {high}")
         for key, (low, high) in RANGES.items():
             value = getattr(self, key)
             if not low <= value <= high:
-                raise ConfigError(f"{key} = {value}: {low} to {high} is needed")
+                raise ConfigError(f"{key} = {value}: must be {low} to {high}")
         if len(set(self.functions)) != len(self.functions):
-            raise ConfigError(f"functions = {self.functions}: a name stands twice")
+            raise ConfigError(f"functions = {self.functions}: a name appears twice")
         for function in self.functions:
             if function not in ACTIVATION_FUNCTIONS:
                 raise ConfigError(
                     f"functions: {function!r} is unknown; one of {', '.join(ACTIVATION_FUNCTIONS)}"
                 )
         if self.sp_words > 65536:
-            raise ConfigError(
-                f"sp_banks * sp_depth = {self.sp_words} words: a command addresses at most 65536"
-            )
+            raise ConfigError(f"sp_banks * sp_depth = {self.sp_words} words: must be at most 65536")
         if self.acc_words > 65536:
             raise ConfigError(
-                f"acc_banks * acc_depth = {self.acc_words} words: a command addresses at most 65536"
+                f"acc_banks * acc_depth = {self.acc_words} words: must be at most 65536"
             )
         # The smallest program that can run: one block of R rows of s16 and two weight tiles.
         least = self.rows + 2 * (self.rows // 2) + 8
         if self.sp_words < 4 * least:
-            raise ConfigError(f"sp_banks * sp_depth = {self.sp_words} words: at least {4 * least}")
+            raise ConfigError(
+                f"sp_banks * sp_depth = {self.sp_words} words: must be at least {4 * least}"
+            )
 
     # Derived sizes; every other file takes them from here.
 
@@ -278,7 +278,7 @@ class Config:
             key, sign, text = setting.partition("=")
             key = key.strip()
             if not sign or not key:
-                raise ConfigError(f"--set {setting!r}: key=value is needed")
+                raise ConfigError(f"--set {setting!r}: must be key=value")
             if key == "functions":
                 values[key] = [part for part in text.replace(" ", "").split(",") if part]
                 continue
@@ -288,7 +288,7 @@ class Config:
             try:
                 values[key] = int(text, 0)
             except ValueError:
-                raise ConfigError(f"--set {setting!r}: an integer is needed") from None
+                raise ConfigError(f"--set {setting!r}: must be an integer") from None
         return Config.from_dict(values, origin="--set")
 
 
@@ -348,7 +348,7 @@ def preset_config(name: str) -> Config:
     Raises
     ------
     ConfigError
-        If there is no such preset; the line names those there are.
+        If there is no such preset; the message lists the presets.
 
     Examples
     --------

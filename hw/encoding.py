@@ -48,7 +48,7 @@ class Scalar:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < SCALARS:
-            raise ValueError(f"scalar register {self.index}: 0 to {SCALARS - 1} is needed")
+            raise ValueError(f"scalar register {self.index}: must be 0 to {SCALARS - 1}")
 
     def __str__(self) -> str:
         return f"s{self.index}"
@@ -131,7 +131,7 @@ class Command:
         """Value of a field that is not a scalar register's name."""
         value = self.fields[name]
         if isinstance(value, Scalar):
-            raise ValueError(f"{self.opcode.name} {name} = {value}: an immediate is needed")
+            raise ValueError(f"{self.opcode.name} {name} = {value}: must be an immediate")
         return value
 
     def resolve(self, scalars: Mapping[int, int]) -> dict[str, int]:
@@ -173,16 +173,14 @@ def _plain(value: Value) -> Value:
 def _slots(command: Command, tokens: tuple[Token, ...], slots: int, what: str) -> bytes:
     name = f"{command.opcode.name} {what}"
     if len(tokens) > slots:
-        raise ValueError(f"{name}: {len(tokens)} slots used, {slots} there are")
+        raise ValueError(f"{name}: {len(tokens)} tokens: must be at most {slots}")
     if len({token.semaphore for token in tokens}) != len(tokens):
-        raise ValueError(f"{name}: a semaphore stands twice in {[tuple(t) for t in tokens]}")
+        raise ValueError(f"{name}: a semaphore appears twice in {[tuple(t) for t in tokens]}")
     for token in tokens:
         if not 0 <= token.semaphore < SEMAPHORES:
-            raise ValueError(
-                f"{name}: semaphore {token.semaphore}, 0 to {SEMAPHORES - 1} there are"
-            )
+            raise ValueError(f"{name}: semaphore {token.semaphore}: must be 0 to {SEMAPHORES - 1}")
         if not 1 <= token.amount <= SLOT_COUNT_MAX:
-            raise ValueError(f"{name}: count {token.amount}, 1 to {SLOT_COUNT_MAX} is needed")
+            raise ValueError(f"{name}: count {token.amount}: must be 1 to {SLOT_COUNT_MAX}")
     return bytes(token.amount << 4 | token.semaphore for token in tokens).ljust(slots, b"\0")
 
 
@@ -196,7 +194,7 @@ def _raw(opcode: Opcode, spec: Field, value: Value) -> int:
     if spec.values is not None:
         if value not in {int(member) for member in spec.values}:
             legal = ", ".join(f"{int(member)} {member.name}" for member in spec.values)
-            raise ValueError(f"{name} = {value}: one of {legal} is needed")
+            raise ValueError(f"{name} = {value}: must be one of {legal}")
         return value
     if spec.kind == "count":
         low, high = 0, COUNT_MAX
@@ -205,7 +203,7 @@ def _raw(opcode: Opcode, spec: Field, value: Value) -> int:
     else:
         low, high = 0, (1 << spec.width) - 1
     if not low <= value <= high:
-        raise ValueError(f"{name} = {value}: {low} to {high} is needed")
+        raise ValueError(f"{name} = {value}: must be {low} to {high}")
     return value & ((1 << spec.width) - 1)
 
 
@@ -242,13 +240,13 @@ def decode(data: bytes) -> Command:
         If there are not 64 bytes.
     """
     if len(data) != COMMAND_BYTES:
-        raise ValueError(f"a command of {len(data)} bytes: {COMMAND_BYTES} are needed")
+        raise ValueError(f"a command of {len(data)} bytes: must be {COMMAND_BYTES}")
     try:
         opcode = Opcode(data[0])
     except ValueError:
         legal = ", ".join(f"0x{int(op):02x} {op.name}" for op in Opcode)
         raise DecodeError(
-            Fault.ILLEGAL_OPCODE, f"opcode 0x{data[0]:02x}: one of {legal} is needed"
+            Fault.ILLEGAL_OPCODE, f"opcode 0x{data[0]:02x}: must be one of {legal}"
         ) from None
     word = int.from_bytes(data, "little")
     fields: dict[str, Value] = {}
@@ -260,7 +258,7 @@ def decode(data: bytes) -> Command:
         if spec.values is not None and raw not in spec.values._value2member_map_:
             raise DecodeError(
                 Fault.ILLEGAL_FIELD,
-                f"{opcode.name} {spec.name} = {raw}: {len(spec.values) - 1} is the last",
+                f"{opcode.name} {spec.name} = {raw}: must be at most {len(spec.values) - 1}",
             )
         if spec.signed and raw >> spec.width - 1:
             raw -= 1 << spec.width
@@ -304,7 +302,7 @@ def illegal_field(command: Command, config: Config) -> str | None:
         bound = field_bound(spec, config)
         value = command.fields[spec.name]
         if bound is not None and isinstance(value, int) and value >= bound:
-            return f"{command.opcode.name} {spec.name} = {value}: 0 to {bound - 1} is needed"
+            return f"{command.opcode.name} {spec.name} = {value}: must be 0 to {bound - 1}"
     if command.opcode == Opcode.VECTOR:
         if command.integer("bias") and command.integer("post") == Post.AFFINE:
             return "VECTOR bias = 1 with post = AFFINE: both take B"

@@ -39,7 +39,7 @@ class Matrix:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
         if self.panel and len(self.shape) != 2:
-            raise ValueError(f"shape = {self.shape}: panels need rows and columns")
+            raise ValueError(f"shape = {self.shape}: must have rows and columns")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""

@@ -96,7 +96,7 @@ class Demo:
         self.quantized: QModel
         self.model, self.quantized = quantize_folder(folder, tell=tell)
         if not 0 <= layer < len(self.quantized.layers):
-            raise UserError(f"layer {layer}: 0 to {len(self.quantized.layers) - 1} is needed")
+            raise UserError(f"layer {layer}: must be 0 to {len(self.quantized.layers) - 1}")
         self.number = layer
         self.layer = self.quantized.layers[layer]
         self.config = config

@@ -157,7 +157,7 @@ def place_and_route(
     if synthesis.target.name != "ecp5":
         raise SynthesisError(f"target {synthesis.target.name}: nextpnr is for ecp5")
     if speed not in SPEEDS:
-        raise SynthesisError(f"speed {speed}: one of {', '.join(map(str, SPEEDS))}")
+        raise SynthesisError(f"speed {speed}: must be one of {', '.join(map(str, SPEEDS))}")
     folder = synthesis.netlist.parent
     name = f"nextpnr-speed{speed}-seed{seed}"
     log, report = folder / f"{name}.log", folder / f"{name}.json"

@@ -28,9 +28,9 @@ class Memory:
 
     def __post_init__(self) -> None:
         if self.latency < 1:
-            raise ValueError(f"latency = {self.latency}: 1 or more is needed")
+            raise ValueError(f"latency = {self.latency}: must be 1 or more")
         if not 0 < self.bandwidth <= 1:
-            raise ValueError(f"bandwidth = {self.bandwidth}: above 0, up to 1 beat a cycle")
+            raise ValueError(f"bandwidth = {self.bandwidth}: must be above 0 and at most 1")
 
 
 def burst_beats(config: Config) -> int:

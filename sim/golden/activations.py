@@ -31,7 +31,7 @@ def activation(x: IntArray, name: str) -> npt.NDArray[np.int16]:
         If there is no table of that name.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"no activation table {name!r}, there are {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"activation table {name!r}: must be one of {', '.join(ACTIVATIONS)}")
     table = ACTIVATIONS[name]
     value = i64(x)
     index = np.clip(value, table.lo, table.hi - 1) - table.lo

@@ -36,7 +36,7 @@ def xhat_fraction_bits(n: int) -> int:
         If N lies outside 1 ... 4096.
     """
     if not 1 <= n <= N_MAX:
-        raise ValueError(f"N = {n} outside 1 ... {N_MAX}")
+        raise ValueError(f"N = {n}: must be 1 to {N_MAX}")
     return 10 if n <= 1024 else 9
 
 
@@ -89,7 +89,7 @@ def rsqrt_variance(v: Ints) -> tuple[Int64, Int64]:
     """
     value = i64(v)
     if value.size and int(value.min()) < 1:
-        raise ValueError(f"V = {int(value.min())}, must be at least 1")
+        raise ValueError(f"V = {int(value.min())}: must be at least 1")
     k = floor_log2(value) >> 1
     left = 16 - 2 * k
     p = (value << np.maximum(left, 0)) >> np.maximum(-left, 0)

@@ -52,7 +52,7 @@ def i64(x: Ints) -> Int64:
     """
     array = np.asarray(x)
     if array.dtype.kind not in "iub":
-        raise TypeError(f"golden functions take integers, got dtype {array.dtype}")
+        raise TypeError(f"golden functions: expected integers, got {array.dtype}")
     return array.astype(np.int64, copy=False)
 
 
@@ -79,7 +79,7 @@ def rsh(x: Ints, s: Ints) -> Int64:
     """
     shift = i64(s)
     if shift.size and (int(shift.min()) < 0 or int(shift.max()) > 61):
-        raise ValueError(f"shift {int(shift.min())} ... {int(shift.max())} outside 0 ... 61")
+        raise ValueError(f"shift {int(shift.min())} to {int(shift.max())}: must be 0 to 61")
     half = (np.int64(1) << shift) >> np.int64(1)
     out: Int64 = (i64(x) + half) >> shift
     return out
@@ -102,7 +102,7 @@ def floor_log2(x: Ints) -> Int64:
     """
     value = i64(x)
     if value.size and (int(value.min()) < 0 or int(value.max()) >= 1 << 62):
-        raise ValueError(f"floor_log2 of {int(value.min())} ... {int(value.max())}, not u62")
+        raise ValueError(f"floor_log2 of {int(value.min())} to {int(value.max())}: must be u62")
     exponent = np.frexp(value.astype(np.float64))[1].astype(np.int64) - 1
     exponent -= (np.int64(1) << np.maximum(exponent, 0)) > value
     return np.where(value == 0, np.int64(-1), exponent)
@@ -140,7 +140,7 @@ def balanced_bytes(x: Ints) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]
     value = i64(x)
     if value.size and (int(value.min()) < -32768 or int(value.max()) > SYM16_MAX):
         bounds = f"{int(value.min())} ... {int(value.max())}"
-        raise ValueError(f"balanced bytes of {bounds}, allowed -32768 ... {SYM16_MAX}")
+        raise ValueError(f"balanced bytes of {bounds}: must be -32768 to {SYM16_MAX}")
     low = ((value + 128) & 255) - 128
     return ((value - low) >> 8).astype(np.int8), low.astype(np.int8)
 
@@ -166,7 +166,7 @@ def expand_w4(w4: IntArray, g: IntArray, group: int = GROUP_ROWS) -> npt.NDArray
     if weights.shape[0] != scales.shape[0] * group or weights.shape[1:] != scales.shape[1:]:
         raise ValueError(f"w4 {weights.shape} does not fit g {scales.shape} in groups of {group}")
     if weights.size and (int(weights.min()) < -8 or int(weights.max()) > 7):
-        raise ValueError(f"w4 {int(weights.min())} ... {int(weights.max())} outside -8 ... 7")
+        raise ValueError(f"w4 {int(weights.min())} to {int(weights.max())}: must be -8 to 7")
     if scales.size and (int(scales.min()) < 0 or int(scales.max()) > 15):
-        raise ValueError(f"g {int(scales.min())} ... {int(scales.max())} outside 0 ... 15")
+        raise ValueError(f"g {int(scales.min())} to {int(scales.max())}: must be 0 to 15")
     return (weights * np.repeat(scales, group, axis=0)).astype(np.int8)

@@ -24,7 +24,7 @@ def _magnitude(x: IntArray, name: str, lo: int, hi: int) -> int:
         return 1
     least, most = int(x.min()), int(x.max())
     if least < lo or most > hi:
-        raise ValueError(f"{name} {least} ... {most} outside {lo} ... {hi}")
+        raise ValueError(f"{name} {least} to {most}: must be {lo} to {hi}")
     return max(-least, most, 1)
 
 
@@ -52,7 +52,7 @@ def matmul(x: IntArray, w: IntArray) -> Int32:
     if k != ws.shape[-2]:
         raise ValueError(f"x has K = {k}, w has K = {ws.shape[-2]}")
     if k > K_MAX:
-        raise ValueError(f"K = {k} above {K_MAX}")
+        raise ValueError(f"K = {k}: must be at most {K_MAX}")
     bound = _magnitude(xs, "activation", -256, 255) * _magnitude(ws, "weight", -128, 127)
     xf, wf = xs.astype(np.float32), ws.astype(np.float32)
     # A sum of `piece` products is at most 2^24, which float32 still holds exactly.
@@ -66,7 +66,7 @@ def matmul(x: IntArray, w: IntArray) -> Int32:
         part = np.matmul(xf[..., first:last], wf[..., first:last, :]).astype(np.int32)
         acc = part if acc is None else acc + part
     if acc is None:
-        raise ValueError("K = 0")
+        raise ValueError("K = 0: must be at least 1")
     return acc
 
 

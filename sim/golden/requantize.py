@@ -21,7 +21,7 @@ _F[list(INVERSE_MANTISSA)] = list(INVERSE_MANTISSA.values())
 
 def _check_mantissa(m: npt.NDArray[np.int64]) -> None:
     if m.size and (int(m.min()) < 4 or int(m.max()) > 7):
-        raise ValueError(f"mantissa {int(m.min())} ... {int(m.max())} outside 4 ... 7")
+        raise ValueError(f"mantissa {int(m.min())} to {int(m.max())}: must be 4 to 7")
 
 
 def requant_row(acc: IntArray, m: Ints, e: Ints, mult: Ints, sh: Ints) -> Int64:

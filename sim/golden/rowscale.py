@@ -59,7 +59,7 @@ def row_scale(a: Ints) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """
     value = i64(a)
     if value.size and (int(value.min()) < 0 or int(value.max()) > 32768):
-        raise ValueError(f"magnitude {int(value.min())} ... {int(value.max())} outside 0 ... 32768")
+        raise ValueError(f"magnitude {int(value.min())} to {int(value.max())}: must be 0 to 32768")
     pair = np.searchsorted(ROW_SCALE_LIMITS, value, side="left")
     return (7 - pair % 4).astype(np.uint8), (pair // 4).astype(np.uint8)
 

@@ -26,14 +26,12 @@ class Dram:
             If it is not a contiguous array of bytes, or lies over another.
         """
         if buffer.dtype != np.uint8 or buffer.ndim != 1 or not buffer.flags.c_contiguous:
-            raise ValueError(
-                f"buffer {buffer.dtype} {buffer.shape}: contiguous uint8 [n] is needed"
-            )
+            raise ValueError(f"buffer {buffer.dtype} {buffer.shape}: must be contiguous uint8 [n]")
         if not 0 <= base <= (1 << 64) - buffer.size:
             raise ValueError(f"base = {base:#x}: {buffer.size} bytes must end below 2^64")
         for other, old in self.buffers.items():
             if base < other + old.size and other < base + buffer.size:
-                raise ValueError(f"buffer at {base:#x} lies over the one at {other:#x}")
+                raise ValueError(f"buffer at {base:#x} overlaps the one at {other:#x}")
         self.buffers[base] = buffer
 
     def find(self, first: int, last: int) -> tuple[Bytes, int] | None:
@@ -73,7 +71,7 @@ class Dram:
         theirs = other.buffers if isinstance(other, Dram) else other
         shapes = {base: buffer.size for base, buffer in self.buffers.items()}
         if shapes != {base: buffer.size for base, buffer in theirs.items()}:
-            raise ValueError("the memories are not laid out alike")
+            raise ValueError("the two memories must have the same layout")
         lines: list[str] = []
         count = 0
         for base in sorted(self.buffers):

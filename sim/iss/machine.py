@@ -80,10 +80,10 @@ class IssMachine(State):
     def set_region(self, region: int, base: int, limit: int) -> None:
         """Set base and limit (one behind the last byte) of a region."""
         if not 0 <= region < REGIONS:
-            raise ValueError(f"region {region}: 0 to {REGIONS - 1} is needed")
+            raise ValueError(f"region {region}: must be 0 to {REGIONS - 1}")
         for name, value in (("base", base), ("limit", limit)):
             if not 0 <= value < 1 << 64:
-                raise ValueError(f"{name} of region {region} = {value}: 64 bits")
+                raise ValueError(f"{name} of region {region} = {value}: must fit 64 bits")
         self.base[region], self.limit[region] = base, limit
 
     def place(self, region: int, data: bytes | Bytes | int) -> Bytes:
@@ -143,7 +143,7 @@ class IssMachine(State):
             if count is None:
                 count = len(program) // COMMAND_BYTES
         if count is None:
-            raise ValueError("count: the number of commands is needed")
+            raise ValueError("count must be the number of commands, got None")
         self.fault = None
         self.completed = 0
         self.tokens = [0] * SEMAPHORES

@@ -49,7 +49,7 @@ def _weights(state: State, f: dict[str, int], k: int, n: int) -> np.ndarray:
 def _expanded(state: State, f: dict[str, int], k: int, panels: int) -> np.ndarray:
     """4-bit weights times their group scales, s8 [K, panels · W]."""
     bits = state.config.weight_bits
-    state.undefined(bits < 8, f"weights S4 with weight_bits = {bits}: 8 is needed")
+    state.undefined(bits < 8, f"weights S4 with weight_bits = {bits}: must be 8")
     w4 = state.rows4("w_addr", f["w_addr"], panels, f["w_stride"], k)
     g = state.rows4("group_addr", f["group_addr"], panels, f["group_stride"], -(-k // GROUP_ROWS))
     w4 = (w4 << 4).view(np.int8) >> 4

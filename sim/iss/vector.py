@@ -261,7 +261,7 @@ def _rsqrt(state: State, f: dict[str, int], place: Int64) -> tuple[Int64, Int64]
     s2 = state.f2[place]
     n, eps = f["n"], f["eps"] & ((1 << 40) - 1)
     state.undefined(eps != f["eps"], f"eps = {f['eps']:#x}: 40 bits at most")
-    state.undefined(not 1 <= n <= N_MAX, f"n = {n}: 1 to {N_MAX}")
+    state.undefined(not 1 <= n <= N_MAX, f"n = {n}: must be 1 to {N_MAX}")
     wide = (np.abs(s1) >> 28).any() or (s2 >> 43).any()
     state.undefined(wide, "RSQRT: S1 beyond 28 bits or S2 beyond 43")
     if wide or n > N_MAX:

@@ -26,7 +26,7 @@ class Memory {
     uint8_t* add(uint64_t base, uint64_t size) {
         if (size == 0 || base % kPage || size % kPage || base + (size - 1) < base)
             throw std::invalid_argument("memory of " + std::to_string(size) + " bytes at " +
-                                        std::to_string(base) + ": multiples of 4096 are needed");
+                                        std::to_string(base) + ": must be multiples of 4096");
         for (const Segment& other : segments_)
             if (base < other.base + other.size && other.base < base + size)
                 throw std::invalid_argument("memory at " + std::to_string(base) +

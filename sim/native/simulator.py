@@ -83,15 +83,15 @@ class BusOptions:
     def __post_init__(self) -> None:
         low, high = self.latency_range
         if not 1 <= low <= high:
-            raise ValueError(f"latency = {self.latency}: 1 or more, the smaller first, is needed")
+            raise ValueError(f"latency = {self.latency}: must be 1 or more, the smaller first")
         if isinstance(self.back_pressure, Mapping):
             for channel in self.back_pressure:
                 _channel(channel)
         for value in (*self.holds, self.lite_delay):
             if not 0 <= value < 1:
-                raise ValueError(f"probability {value}: 0 up to but not 1 is needed")
+                raise ValueError(f"probability {value}: must be 0 or more and below 1")
         if self.capacity < 1:
-            raise ValueError(f"capacity = {self.capacity}: 1 or more is needed")
+            raise ValueError(f"capacity = {self.capacity}: must be 1 or more")
 
     @property
     def latency_range(self) -> tuple[int, int]:
@@ -148,7 +148,7 @@ class _Span(ctypes.Structure):
 
 def _channel(name: str) -> int:
     if name not in CHANNELS:
-        raise ValueError(f"channel {name!r}: one of {', '.join(CHANNELS)} is needed")
+        raise ValueError(f"channel {name!r}: must be one of {', '.join(CHANNELS)}")
     return CHANNELS.index(name)
 
 
@@ -414,9 +414,9 @@ class NativeSimulator:
             `SLVERR` or `DECERR`.
         """
         if access not in ("read", "write"):
-            raise ValueError(f"access {access!r}: 'read' or 'write' is needed")
+            raise ValueError(f"access {access!r}: must be 'read' or 'write'")
         if response not in (SLVERR, DECERR):
-            raise ValueError(f"response {response}: SLVERR (2) or DECERR (3) is needed")
+            raise ValueError(f"response {response}: must be SLVERR (2) or DECERR (3)")
         self._library.tw_fail(self._live, access == "write", low, high, response)
 
     def stall(self, channel: str, start: int | None = None, cycles: int = 0) -> None:

@@ -137,7 +137,7 @@ class Draft:
         self.free = (place, self.end)
         if self.end - place < 4 * self.acc_count:
             least = place - self.first + 4 * self.acc_count
-            raise ValueError(f"words = {self.end - self.first}: at least {least}")
+            raise ValueError(f"words = {self.end - self.first}: must be at least {least}")
 
     def lay_out(self) -> None:
         """DRAM: program, image of the arena, output; odd gaps between them."""

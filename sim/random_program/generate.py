@@ -173,8 +173,8 @@ def random_program(
         If the kind is unknown, or the words too few.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind {kind!r}: one of {', '.join(KINDS)}")
+        raise ValueError(f"kind {kind!r}: must be one of {', '.join(KINDS)}")
     if not 0 <= commands <= 500:
-        raise ValueError(f"commands = {commands}: 0 to 500 is needed")
+        raise ValueError(f"commands = {commands}: must be 0 to 500")
     name = f"{config.name}-{kind}-{seed}{'-corner' if corner else ''}"
     return _build(Draft(config, seed, corner, words), kind, commands, name, frozenset(without))

@@ -105,7 +105,7 @@ def simulate_verilog(
     The other parameters, and what is raised, are those of `simulate`.
     """
     if simulator not in SIMULATORS:
-        raise ValueError(f"simulator {simulator!r}: one of {', '.join(SIMULATORS)}")
+        raise ValueError(f"simulator {simulator!r}: must be one of {', '.join(SIMULATORS)}")
     check_no_blank(folder)
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / f"{top}.v"

@@ -41,7 +41,7 @@ def build_core(text: str, folder: Path, simulator: str) -> None:
         When it cannot be built.
     """
     if simulator not in SIMULATORS:
-        raise ValueError(f"simulator {simulator!r}: one of {', '.join(SIMULATORS)}")
+        raise ValueError(f"simulator {simulator!r}: must be one of {', '.join(SIMULATORS)}")
     check_no_blank(folder)
     source = folder / "tilewright.v"
     source.write_text(text, encoding="utf-8")

@@ -86,7 +86,7 @@ def cli(traceback: bool) -> None:
 
     \b
     Examples:
-      tilewright doctor           is all here that is needed?
+      tilewright doctor           is everything installed?
       tilewright presets          the configurations that come along
       tilewright COMMAND --help   what a command does, with examples
     """

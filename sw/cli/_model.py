@@ -101,7 +101,7 @@ def open_session(
     from tilewright.sw.pipeline.pipeline import Pipeline
 
     if backend not in BACKENDS:
-        raise UserError(f"--backend {backend}: one of {', '.join(BACKENDS)}")
+        raise UserError(f"--backend {backend}: must be one of {', '.join(BACKENDS)}")
     with stages(f"load {where}") as tell:
         pipeline = Pipeline.load(where, outputs=outputs, precision=precision, tell=tell)
         if executable is not None:

@@ -32,7 +32,7 @@ def command(file: Path, listing: bool, first: int, count: int, json_path: str | 
     from tilewright.sw.program.summary import summary
 
     if min(first, count) < 0:
-        raise UserError("--first and --count: 0 or more")
+        raise UserError("--first and --count: must be 0 or more")
     executable = load(file)
     figures = summary(executable)
     if listing:

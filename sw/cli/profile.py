@@ -91,14 +91,14 @@ def command(
 
     config = chosen_config(preset, config_file, settings)
     if (model is None) == (shape is None):
-        raise UserError("expected a MODEL or --shape, one of them")
+        raise UserError("expected either a MODEL or --shape")
     if shape is not None and layer != "0":
         raise UserError(f"--layer {layer}: --shape is one layer")
     for option, value, known in (("--backend", backend, BACKENDS), ("--by", by, GROUPS)):
         if value not in known:
-            raise UserError(f"{option} {value}: one of {', '.join(known)}")
+            raise UserError(f"{option} {value}: must be one of {', '.join(known)}")
     if min(start, cycles) < 0:
-        raise UserError("--from and --cycles: 0 or more")
+        raise UserError("--from and --cycles: must be 0 or more")
     with stages("load") as tell:
         work = _work(model, outputs, shape, config, layer, sequence, precision, tell)
         if output is not None:

@@ -202,7 +202,7 @@ def command(
         name, sign, text = setting.partition("=")
         key = name.strip()
         if not sign:
-            raise UserError(f"--set {setting!r}: KEY=LIST is needed")
+            raise UserError(f"--set {setting!r}: must be KEY=LIST")
         if key in axes:
             raise UserError(f"--set {setting!r}: {key} is given twice; one list has all its values")
         axes[key] = _split(text)

@@ -86,7 +86,7 @@ def command(
     if pnr and family.name != "ecp5":
         raise UserError(f"--pnr is for target ecp5, not {family.name}")
     if not 1 <= timeout < math.inf:
-        raise UserError(f"--timeout {timeout:g}: a number of seconds, 1 or more, is needed")
+        raise UserError(f"--timeout {timeout:g}: must be a number of seconds, 1 or more")
     folder = output or Path("build") / "synth" / f"{config.title}-{family.name}"
     result = None
     start = time.monotonic()

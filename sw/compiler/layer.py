@@ -134,16 +134,16 @@ def _check_linear(name: str, linear: QLinear, config: Config) -> None:
                 f"{-bound} to {bound - 1}"
             )
     if name in ("o", "ffn1", "ffn2") and linear.out is not EdgeFormat.S16:
-        raise CompileError(f"{name}: output {linear.out.value}, s16 is implemented")
+        raise CompileError(f"{name}: output {linear.out.value}: must be s16")
     least = 9 if linear.row_scaled else 8
     if int(linear.shift.min()) < least:
-        raise CompileError(f"{name}: shift {int(linear.shift.min())}, at least {least} is needed")
+        raise CompileError(f"{name}: shift {int(linear.shift.min())}: must be at least {least}")
 
 
 def check_layer(layer: QLayer, config: Config, sequence: int) -> None:
     """Refuse what the machine or the arithmetic cannot do."""
     if integer("sequence", sequence, 1) > SEQUENCE_MAX:
-        raise CompileError(f"sequence = {sequence}: 1 to {SEQUENCE_MAX} is needed")
+        raise CompileError(f"sequence = {sequence}: must be 1 to {SEQUENCE_MAX}")
     if layer.act not in config.functions:
         raise CompileError(
             f"activation {layer.act}: the lanes of {config.title} hold "
@@ -160,13 +160,13 @@ def check_layer(layer: QLayer, config: Config, sequence: int) -> None:
                 f"{layer.attention_bits} bits takes {wanted.value}"
             )
     if len({layer.q.mode, layer.k.mode, layer.v.mode}) > 1:
-        raise CompileError("q, k and v: one mode for the three is needed")
+        raise CompileError("q, k and v: must have the same mode")
     if layer.k.act or layer.q.act or layer.v.act or layer.o.act or layer.ffn2.act:
         raise CompileError("an activation is implemented behind ffn1 only")
     if layer.ffn1.act != layer.act or layer.ffn1.smooth is None:
-        raise CompileError("ffn1: an activation with its smoothing factor is needed")
+        raise CompileError("ffn1: must have an activation with its smoothing factor")
     if layer.o.residual is None or layer.ffn2.residual is None:
-        raise CompileError("o and ffn2: a residual is needed")
+        raise CompileError("o and ffn2: must have a residual")
     if config.weight_bits < 8:
         # Keys and values come from the vector unit as s8 and are stationary operands.
         raise CompileError(f"weight_bits = {config.weight_bits}: attention needs 8")

@@ -95,7 +95,9 @@ def check_sequence(model: QModel, sequence: int) -> None:
     integer("sequence", sequence, 1)
     positions = len(model.embedding.position)
     if sequence > positions:
-        raise CompileError(f"sequence = {sequence}: 1 to {positions}, the model's positions")
+        raise CompileError(
+            f"sequence = {sequence}: must be 1 to {positions}, the model's positions"
+        )
 
 
 def compile_model(

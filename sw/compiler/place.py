@@ -123,5 +123,5 @@ class DramMap:
             self.sizes[name] = size
             return self.add(name, size)
         if size > self.sizes[name]:
-            raise ValueError(f"{name}: {size} bytes, {self.sizes[name]} are there")
+            raise ValueError(f"{name}: {size} bytes: must be at most {self.sizes[name]}")
         return self.offsets[name]

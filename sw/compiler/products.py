@@ -133,7 +133,7 @@ def _spread(layer: QLayer, geometry: Geometry) -> QLinear:
         if d % GROUP_ROWS:
             raise CompileError(
                 f"o: heads of {d} padded to {padded} columns tear groups of {GROUP_ROWS} rows of "
-                "4-bit weights; a multiple of 32 or 8-bit weights are needed"
+                "4-bit weights: must be a multiple of 32, or have 8-bit weights"
             )
         g = spread(groups.g, d // GROUP_ROWS, padded // GROUP_ROWS)
         groups = Groups(w4=spread(groups.w4, d, padded), g=g)

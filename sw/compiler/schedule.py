@@ -261,5 +261,5 @@ class Schedule:
                 if count - before > TOKEN_MAX:
                     raise CompileError(
                         f"{Unit(a).name} can run {count - before} tokens ahead of "
-                        f"{Unit(b).name}: at most {TOKEN_MAX}"
+                        f"{Unit(b).name}: must be at most {TOKEN_MAX}"
                     )

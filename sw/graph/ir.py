@@ -33,7 +33,7 @@ class Tensor:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise GraphError(f"tensor {self.name}: dtype {self.dtype!r}, must be {DTYPES}")
+            raise GraphError(f"tensor {self.name}: dtype {self.dtype!r}: must be {DTYPES}")
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype} [{', '.join(map(str, self.shape))}]"
@@ -94,7 +94,7 @@ class Node:
 
     def _vector(self, name: str, vector: npt.NDArray[Any], width: int | str) -> None:
         if vector.shape != (width,):
-            raise self._fail(f"{name} has shape {list(vector.shape)}, must have [{width}]")
+            raise self._fail(f"{name} has shape {list(vector.shape)}: must have [{width}]")
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -133,7 +133,7 @@ class LookUp(Node):
         for name in ("word", "position", "type"):
             table = getattr(self, name)
             if table.ndim != 2 or table.shape[1] != hidden:
-                raise self._fail(f"{name} table {list(table.shape)}, must be [rows, {hidden}]")
+                raise self._fail(f"{name} table {list(table.shape)}: must be [rows, {hidden}]")
         if self.types is not None and shapes[self.types] != shapes[self.ids]:
             raise self._fail(f"ids are {shapes[self.ids]}, types are {shapes[self.types]}")
         if self.longest < 1 or self.first < 0:
@@ -199,7 +199,7 @@ class Activation(Node):
     def shape(self, shapes: Mapping[str, Shape]) -> Shape:
         if self.function not in HOST_FUNCTIONS:
             raise self._fail(
-                f"function {self.function!r}, must be one of {', '.join(HOST_FUNCTIONS)}"
+                f"function {self.function!r}: must be one of {', '.join(HOST_FUNCTIONS)}"
             )
         return shapes[self.x]
 
@@ -220,7 +220,7 @@ class LayerNorm(Node):
         self._vector("gamma", self.gamma, x[-1])
         self._vector("beta", self.beta, x[-1])
         if not 0 <= self.eps < 1:
-            raise self._fail(f"epsilon {self.eps}, must be 0 to 1")
+            raise self._fail(f"epsilon {self.eps}: must be 0 to 1")
         return x
 
 
@@ -253,7 +253,7 @@ class Attention(Node):
         if not isinstance(q[-1], int) or self.heads < 1 or q[-1] % self.heads:
             raise self._fail(f"{self.heads} heads do not divide the width {q[-1]}")
         if self.mask is not None and shapes[self.mask] != q[:-1]:
-            raise self._fail(f"mask {list(shapes[self.mask])}, must be {list(q[:-1])}")
+            raise self._fail(f"mask {list(shapes[self.mask])}: must be {list(q[:-1])}")
         return q
 
 
@@ -268,7 +268,7 @@ class Select(Node):
     def shape(self, shapes: Mapping[str, Shape]) -> Shape:
         x = shapes[self.x]
         if self.axis not in (-1, -2) or len(x) < -self.axis:
-            raise self._fail(f"axis {self.axis} of {list(x)}, must be -1 or -2")
+            raise self._fail(f"axis {self.axis} of {list(x)}: must be -1 or -2")
         size = x[self.axis]
         if isinstance(size, int) and not 0 <= self.index < size:
             raise self._fail(f"index {self.index} of {size}")
@@ -288,9 +288,9 @@ class TokenMean(Node):
     def shape(self, shapes: Mapping[str, Shape]) -> Shape:
         x = shapes[self.x]
         if len(x) < 2:
-            raise self._fail(f"an input of {list(x)}, must have two axes or more")
+            raise self._fail(f"an input of {list(x)}: must have two axes or more")
         if self.mask is not None and shapes[self.mask] != x[:-1]:
-            raise self._fail(f"mask {list(shapes[self.mask])}, must be {list(x[:-1])}")
+            raise self._fail(f"mask {list(shapes[self.mask])}: must be {list(x[:-1])}")
         return (*x[:-2], x[-1])
 
 

@@ -109,10 +109,10 @@ def _(node: ir.LookUp, v: Values) -> npt.NDArray[Any]:
     types = np.zeros_like(ids) if node.types is None else v[node.types]
     length = ids.shape[-1]
     if length > node.longest:
-        raise GraphError(f"{node.out}: {length} tokens, there are {node.longest} positions")
+        raise GraphError(f"{node.out}: {length} tokens: must be at most {node.longest}")
     for name, index, table in (("ids", ids, node.word), ("types", types, node.type)):
         if index.size and not (index.min() >= 0 and index.max() < len(table)):
-            raise GraphError(f"{node.out}: {name} outside 0 to {len(table) - 1}")
+            raise GraphError(f"{node.out}: {name} must be 0 to {len(table) - 1}")
     position = np.arange(length) if node.padding is None else padded_positions(ids, node.padding)
     out: npt.NDArray[Any] = node.word[ids] + node.position[position] + node.type[types]
     return out

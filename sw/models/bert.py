@@ -349,14 +349,14 @@ def fold_act(layer: Layer, function: str) -> Layer:
 def check_ids(ids: Ints, config: BertConfig, types: Ints | None = None) -> None:
     """Refuse ids and types outside their tables and sequences longer than the positions."""
     if ids.shape[-1] > config.positions:
-        raise ModelError(f"{ids.shape[-1]} tokens, the model has {config.positions} positions")
+        raise ModelError(f"{ids.shape[-1]} tokens: must be at most {config.positions}")
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= config.vocab):
-        span = f"{int(ids.min())} ... {int(ids.max())}"
-        raise ModelError(f"token ids {span} outside the vocabulary 0 ... {config.vocab - 1}")
+        span = f"{int(ids.min())} to {int(ids.max())}"
+        raise ModelError(f"token ids {span}: must be 0 to {config.vocab - 1}, the vocabulary")
     if types is None:
         return
     if types.shape != ids.shape:
         raise ModelError(f"token types of shape {types.shape}, the ids have {ids.shape}")
     if types.size and (int(types.min()) < 0 or int(types.max()) >= config.types):
-        span = f"{int(types.min())} ... {int(types.max())}"
-        raise ModelError(f"token types {span} outside 0 ... {config.types - 1}")
+        span = f"{int(types.min())} to {int(types.max())}"
+        raise ModelError(f"token types {span}: must be 0 to {config.types - 1}")

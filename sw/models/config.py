@@ -71,7 +71,7 @@ class BertConfig:
         for name in ("hidden", "heads", "layers", "ffn", "vocab", "positions", "types"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ModelError(f"config: {name} = {value!r}, must be an integer of at least 1")
+                raise ModelError(f"config: {name} = {value!r}: must be an integer of at least 1")
         if self.hidden % self.heads:
             raise ModelError(f"config: hidden {self.hidden} is no multiple of heads {self.heads}")
         if self.act not in _TABLES:
@@ -80,7 +80,7 @@ class BertConfig:
         if self.tanh_form and self.act != "gelu":
             raise ModelError(f"config: only gelu has a tanh form, not {self.act}")
         if not 0 < self.eps < 1:
-            raise ModelError(f"config: layer_norm_eps = {self.eps!r} outside 0 ... 1")
+            raise ModelError(f"config: layer_norm_eps = {self.eps!r}: must be 0 to 1")
 
     @property
     def head_dim(self) -> int:

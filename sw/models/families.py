@@ -109,7 +109,7 @@ class Family:
         value = self.get(raw, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             name = self.keys.get(key, key)
-            raise ModelError(f"config: {name} = {value!r}, must be an integer of at least {least}")
+            raise ModelError(f"config: {name} = {value!r}: must be an integer of at least {least}")
         return value
 
 

@@ -243,7 +243,7 @@ def fetch(name: str, *, full: bool = False, on_wait: Callable[[], None] | None =
         Unknown name, failed download, wrong checksum, unreadable archive, incomplete cache.
     """
     if name not in ARTEFACTS:
-        raise ModelError(f"nothing to fetch is called {name!r}, there are {', '.join(ARTEFACTS)}")
+        raise ModelError(f"{name!r} cannot be fetched: must be one of {', '.join(ARTEFACTS)}")
     artefact = ARTEFACTS[name]
     entry = cache_dir() / KIND / f"{artefact.name}-{artefact.version}"
     try:

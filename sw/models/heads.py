@@ -101,7 +101,7 @@ class SequenceClassifier:
     def __post_init__(self) -> None:
         if self.function not in HOST_FUNCTIONS:
             allowed = ", ".join(HOST_FUNCTIONS)
-            raise ModelError(f"function {self.function!r} of a head, must be one of {allowed}")
+            raise ModelError(f"function {self.function!r} of a head: must be one of {allowed}")
         if self.problem not in _PROBLEMS:
             raise ModelError(f"config: problem_type {self.problem!r} is not supported")
 
@@ -181,7 +181,7 @@ class SpanFinder:
 
     def __post_init__(self) -> None:
         if self.longest < 1:
-            raise ModelError(f"longest answer {self.longest}, must be at least 1")
+            raise ModelError(f"longest answer {self.longest}: must be at least 1")
 
     def __call__(self, y: F32, length: int, allowed: Bool | None = None) -> Span:
         """The best span: start <= end < start + longest, largest sum of logits.
@@ -282,7 +282,7 @@ def _architecture(raw: dict[str, Any]) -> str:
     found = raw.get("architectures") or [f"{family_of(raw).classes}Model"]
     kind = found[0] if isinstance(found, list) else found
     if not isinstance(kind, str):
-        raise ModelError(f"config: architectures = {found!r}, must be names")
+        raise ModelError(f"config: architectures = {found!r}: must be names")
     return kind
 
 
@@ -302,14 +302,14 @@ def labels_of(raw: dict[str, Any]) -> tuple[str, ...]:
     if table is None:
         count = raw.get("num_labels", 2)
         if not isinstance(count, int) or count < 1:
-            raise ModelError(f"config: num_labels = {count!r}, must be at least 1")
+            raise ModelError(f"config: num_labels = {count!r}: must be at least 1")
         return tuple(f"LABEL_{i}" for i in range(count))
     try:
         found = {int(number): str(label) for number, label in table.items()}
     except (AttributeError, ValueError) as error:
         raise ModelError(f"config: id2label is no table of numbered labels: {error}") from error
     if not found or sorted(found) != list(range(len(found))):
-        raise ModelError(f"config: id2label numbers {sorted(found)}, must be 0, 1, 2 ...")
+        raise ModelError(f"config: id2label numbers {sorted(found)}: must be 0, 1, 2 ...")
     return tuple(found[i] for i in range(len(found)))
 
 
@@ -348,4 +348,4 @@ def load_pooling(folder: Path) -> Pooling:
 
 def _check(y: F32, length: int) -> None:
     if y.ndim != 2 or not 1 <= length <= len(y):
-        raise ModelError(f"{length} valid tokens of hidden states {list(y.shape)}, must be 1 to S")
+        raise ModelError(f"{length} valid tokens of hidden states {list(y.shape)}: must be 1 to S")

@@ -148,6 +148,6 @@ def passages(count: int, words: int, *, seed: int) -> list[str]:
             whole.append(" ".join(part))
             part, have = [], 0
     if not 0 <= count <= len(whole):
-        raise ModelError(f"{count} passages of {words} words, there are {len(whole)}")
+        raise ModelError(f"{count} passages of {words} words: must be at most {len(whole)}")
     order = np.random.default_rng(seed).permutation(len(whole))[:count]
     return [whole[i] for i in order.tolist()]

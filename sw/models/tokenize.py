@@ -86,7 +86,7 @@ class Tokenizer:
         limit = settings.get("max_seq_length")
         if limit is not None and (type(limit) is not int or limit < 1):
             raise ModelError(
-                f"{path}: max_seq_length = {limit!r}, must be an integer of at least 1"
+                f"{path}: max_seq_length = {limit!r}: must be an integer of at least 1"
             )
         self.limit: int | None = limit
         if settings.get("do_lower_case"):
@@ -130,7 +130,7 @@ class Tokenizer:
             found = self._tokenizer.encode(text, pair)
         if len(found.ids) > limit:
             if not truncate:
-                raise ModelError(f"the text has {len(found.ids)} tokens, {limit} are the limit")
+                raise ModelError(f"the text has {len(found.ids)} tokens: must be at most {limit}")
             self._tokenizer.enable_truncation(max_length=limit)
             found = self._tokenizer.encode(text, pair)
         special = np.array(found.special_tokens_mask, dtype=np.bool_)
@@ -173,7 +173,7 @@ class Tokenizer:
     def _check_limit(self, limit: int, pair: bool) -> None:
         special = self._tokenizer.num_special_tokens_to_add(is_pair=pair)
         if limit <= special:
-            raise ModelError(f"a length of {limit} tokens, must be above {special}")
+            raise ModelError(f"a length of {limit} tokens: must be above {special}")
 
 
 def _read(folder: Path) -> tokenizers.Tokenizer:

@@ -45,7 +45,7 @@ def read_tensors(folder: Path, wanted: Callable[[str], bool] = lambda name: True
     out: Tensors = {}
     for file in sorted(set(map(str, index.values()))):
         if Path(file).name != file:
-            raise ModelError(f"{folder / INDEX} names {file!r}, must be a file of the folder")
+            raise ModelError(f"{folder / INDEX} names {file!r}: must be a file of the folder")
         names = {name for name, where in index.items() if where == file}
         names = {name for name in names if wanted(name)}
         found = _read(folder / file, names.__contains__)
@@ -164,9 +164,9 @@ def checked(tensor: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> F32:
         Naming the tensor.
     """
     if tensor.shape != shape:
-        raise ModelError(f"{name} has shape {list(tensor.shape)}, must have {list(shape)}")
+        raise ModelError(f"{name} has shape {list(tensor.shape)}: must have {list(shape)}")
     if tensor.dtype.kind != "f":
-        raise ModelError(f"{name} has dtype {tensor.dtype}, must be floating point")
+        raise ModelError(f"{name} has dtype {tensor.dtype}: must be floating point")
     with np.errstate(over="ignore"):
         single = tensor.astype(np.float32, copy=False)
     if not np.isfinite(single).all():

@@ -78,7 +78,7 @@ def run_graph(
     ...     outputs = tw.run_graph(device, graph, {"x": np.ones((3, 64), np.float32)})
     """
     if bits not in _TOP:
-        raise GraphError(f"bits = {bits}, must be 8 or 16")
+        raise GraphError(f"bits = {bits}: must be 8 or 16")
     return evaluate(graph, inputs, partial(_on, device=device, bits=bits))
 
 

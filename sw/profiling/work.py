@@ -77,14 +77,14 @@ def model_work(
         If there is no such layer, the model has fewer positions, or does not fit.
     """
     if layer != WHOLE and not layer.isdecimal():
-        raise UserError(f"layer {layer}: a number or `{WHOLE}` is needed")
+        raise UserError(f"layer {layer}: must be a number or `{WHOLE}`")
     model = Pipeline.load(where, outputs=outputs, precision=precision, tell=tell).quantized
     check_sequence(model, sequence)
     count = len(model.layers)
     name = Path(where).name
     if layer != WHOLE:
         if int(layer) >= count:
-            raise UserError(f"layer {layer}: 0 to {count - 1}, or `{WHOLE}`")
+            raise UserError(f"layer {layer}: must be 0 to {count - 1}, or `{WHOLE}`")
         tell(f"compile for {config.title}")
         title = f"{name} layer {int(layer)}, {precision}, sequence {sequence}"
         return _layer(title, model.layers[int(layer)], config, sequence)
@@ -116,18 +116,16 @@ def parse_shape(text: str) -> dict[str, int]:
         name, _, value = item.partition("=")
         if name not in (*_NEEDED, *_MORE):
             known = ", ".join((*_NEEDED, *_MORE))
-            raise UserError(f"shape {text}: {name!r} is none of {known}")
+            raise UserError(f"shape {text}: {name!r} must be one of {known}")
         if not value.isdecimal() or not int(value):
-            raise UserError(f"shape {text}: {name} = {value!r}, 1 or more is needed")
+            raise UserError(f"shape {text}: {name} = {value!r}: must be 1 or more")
         sizes[name] = int(value)
     for name in _NEEDED:
         if name not in sizes:
             raise UserError(f"shape {text}: {name} is missing")
     if "head_dim" not in sizes:
         if sizes["hidden"] % sizes["heads"]:
-            raise UserError(
-                f"shape {text}: hidden is no multiple of heads; say head_dim=… if that is meant"
-            )
+            raise UserError(f"shape {text}: hidden must be a multiple of heads, or give head_dim=…")
         sizes["head_dim"] = sizes["hidden"] // sizes["heads"]
     return sizes
 

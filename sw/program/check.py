@@ -128,9 +128,9 @@ def _overlaps(first: int, other: int, length: int, size: int) -> bool:
 def _vector(f: Mapping[str, int]) -> Iterable[str]:
     for name in ("shift", "shift1", "shift2"):
         if f[name] > SHIFT_MAX:
-            yield f"{name} = {f[name]}: 0 to {SHIFT_MAX} is needed"
+            yield f"{name} = {f[name]}: must be 0 to {SHIFT_MAX}"
     if f["pre"] == Pre.CENTER and f["imm"] > N_MAX:
-        yield f"imm = {f['imm']}: CENTER needs 0 to {N_MAX}"
+        yield f"imm = {f['imm']}: must be 0 to {N_MAX} with CENTER"
     reads_f1 = f["pre"] in (Pre.MAX_MINUS, Pre.CENTER)
     if reads_f1 and f["stat_op"] in (Stat.MAX, Stat.MOMENTS):
         reader, writer = Pre(f["pre"]).name, Stat(f["stat_op"]).name
@@ -154,9 +154,9 @@ def _matmul(f: Mapping[str, int]) -> Iterable[str]:
 def _row(f: Mapping[str, int]) -> Iterable[str]:
     if f["op"] == RowOp.RSQRT:
         if not 1 <= f["n"] <= N_MAX:
-            yield f"n = {f['n']}: RSQRT needs 1 to {N_MAX}"
+            yield f"n = {f['n']}: must be 1 to {N_MAX} with RSQRT"
         if f["eps"] >> EPS_BITS:
-            yield f"eps = {f['eps']:#x}: at most {EPS_BITS} bits"
+            yield f"eps = {f['eps']:#x}: must be at most {EPS_BITS} bits"
 
 
 def _in_place(f: Mapping[str, int]) -> bool:
@@ -446,7 +446,7 @@ def find_problems(
     values = dict(scalars or {})
     for index in values:
         if not 0 <= index < SCALARS:
-            raise ValueError(f"scalar register {index}: 0 to {SCALARS - 1} is needed")
+            raise ValueError(f"scalar register {index}: must be 0 to {SCALARS - 1}")
     commands = list(program)
     checker = _Checker(commands, config, values, regions)
     checker.problems += _frame(commands, config)

@@ -105,9 +105,9 @@ class Executable:
             )
         for region, size in self.regions.items():
             if not 0 <= region < REGIONS or region == PROGRAM_REGION:
-                raise ValueError(f"region {region}: 1 to {REGIONS - 1} is needed")
+                raise ValueError(f"region {region}: must be 1 to {REGIONS - 1}")
             if size < 0:
-                raise ValueError(f"region {region} of {size} bytes")
+                raise ValueError(f"region {region} of {size} bytes: must be 0 or more")
         for region, content in self.constants.items():
             if len(content) != self.regions.get(region):
                 raise ValueError(
@@ -118,7 +118,7 @@ class Executable:
             self._check_buffer(name, buffer)
         for name, register in self.scalars.items():
             if not 0 <= register < SCALARS:
-                raise ValueError(f"scalar {name!r}: register {register} of {SCALARS}")
+                raise ValueError(f"scalar {name!r} = s{register}: must be 0 to {SCALARS - 1}")
         if len(self.operations) not in (0, len(self.program.body)):
             raise ValueError(
                 f"operations of {len(self.operations)} commands, there are "
@@ -204,10 +204,10 @@ class Executable:
         instance("inputs", inputs, Mapping)  # type: ignore[type-abstract]
         for name in wanted:
             if name not in inputs:
-                raise InputError(f"input {name!r} is missing; needed: {', '.join(wanted)}")
+                raise InputError(f"input {name!r} is missing; expected {', '.join(wanted)}")
         for name in inputs:
             if name not in wanted:
-                raise InputError(f"there is no input {name!r}; one of {', '.join(wanted)}")
+                raise InputError(f"there is no input {name!r}; expected {', '.join(wanted)}")
         images = {r: np.zeros(self.regions[r], np.uint8) for r in self.regions_of("input")}
         arrays: dict[str, Array] = {name: array(name, value) for name, value in inputs.items()}
         for name, buffer in wanted.items():
@@ -245,11 +245,11 @@ class Executable:
         """
         for name in self.scalars:
             if name not in scalars:
-                raise InputError(f"scalar {name!r} is missing; needed: {', '.join(self.scalars)}")
+                raise InputError(f"scalar {name!r} is missing; expected {', '.join(self.scalars)}")
         for name in scalars:
             if name not in self.scalars:
                 known = ", ".join(self.scalars) or "none"
-                raise InputError(f"there is no scalar {name!r}; there are: {known}")
+                raise InputError(f"there is no scalar {name!r}; expected {known}")
         return {
             register: integer(f"scalar {name}", scalars[name], 0, (1 << 32) - 1)
             for name, register in self.scalars.items()

@@ -139,7 +139,7 @@ def dram_address(
             raise ValueError(f"scalar = s{fields['scalar']}: the check needs the register's value")
         address += scalars[fields["scalar"]]
     if address >> 62:
-        raise ValueError(f"offset = {fields['offset']:#x}: below 2^62 is needed")
+        raise ValueError(f"offset = {fields['offset']:#x}: must be below 2^62")
     if regions is None:
         return f"{DRAM} region {fields['region']}", address
     if fields["region"] not in regions:

@@ -123,7 +123,7 @@ class Layout:
         Raises
         ------
         InputError
-            Naming the buffer, what came and what is needed.
+            Naming the buffer, what was expected and what it got.
         """
         if array.dtype.kind not in "iu":
             raise InputError(f"{name}: expected an array of integers, got {array.dtype}")

@@ -73,8 +73,8 @@ class OperationNames:
             runs = tuple((int(number), int(count)) for number, count in value["runs"])
             found = cls(tuple(map(str, value["names"])), tuple(map(int, value["macs"])), runs)
         except (KeyError, TypeError, ValueError):
-            raise ValueError("operations: names, macs and runs are needed") from None
+            raise ValueError("operations: must have names, macs and runs") from None
         count = len(found.names)
         if len(found.macs) != count or any(not 0 <= n < count or c < 1 for n, c in runs):
-            raise ValueError(f"operations: runs or macs that do not fit {count} names")
+            raise ValueError(f"operations: runs and macs must fit {count} names")
         return found

@@ -70,7 +70,7 @@ class Program:
             If the bytes are not a program for `config`.
         """
         if len(data) % COMMAND_BYTES or len(data) < 2 * COMMAND_BYTES:
-            raise ValueError(f"a program of {len(data)} bytes: 128 or more, in steps of 64")
+            raise ValueError(f"a program of {len(data)} bytes: must be 128 or more, in steps of 64")
         items = []
         for index in range(len(data) // COMMAND_BYTES):
             try:

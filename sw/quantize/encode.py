@@ -49,11 +49,13 @@ def multiplier(factor: F64, least_shift: int, name: str) -> tuple[U16, U8]:
     mult, shift = np.where(over, 1 << 15, mult), shift - over
     if int(shift.min()) < least_shift:
         raise UnfitError(
-            f"{name}: weights too large for what they result in: a step of theirs is "
-            f"{float(factor.max()):.3g} of the result's, must be below {2 ** (16 - least_shift)}"
+            f"{name}: weights too large for their result: their step is "
+            f"{float(factor.max()):.3g} of its step: must be below {2 ** (16 - least_shift)}"
         )
     if int(shift.max()) > SHIFT_MAX:
-        raise UnfitError(f"{name}: factor {float(factor.min()):.3g} below {FACTOR_MIN:.3g}")
+        raise UnfitError(
+            f"{name}: factor {float(factor.min()):.3g}: must be at least {FACTOR_MIN:.3g}"
+        )
     return mult.astype(np.uint16), shift.astype(np.uint8)
 
 
@@ -73,7 +75,7 @@ def shared_factor(factor: F64, least_shift: int, name: str) -> Factor:
     if top and int(round_half_up(np.array(math.ldexp(top, shift)))) > 65535:
         shift -= 1
     if shift < least_shift:
-        raise UnfitError(f"{name}: factor {top:g} above {65535 / 2**least_shift:g}")
+        raise UnfitError(f"{name}: factor {top:g}: must be at most {65535 / 2**least_shift:g}")
     return Factor(mult=round_half_up(np.ldexp(factor, shift)).astype(np.uint16), shift=shift)
 
 
@@ -89,7 +91,7 @@ def bias(real: F64, unit: F64, name: str) -> I32:
     worst = int(np.abs(value).argmax())
     if abs(value[worst]) > BIAS_LIMIT:
         limit = BIAS_LIMIT / 256 * unit[worst]
-        raise UnfitError(f"{name}: bias {real[worst]:.4g}, must be within ±{limit:.4g}")
+        raise UnfitError(f"{name}: bias {real[worst]:.4g}: must be within ±{limit:.4g}")
     return round_half_up(value).astype(np.int32)
 
 

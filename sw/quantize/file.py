@@ -60,7 +60,7 @@ def load(path: Path) -> QModel:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             document = json.loads(archive[_JSON].tobytes())
             if document["version"] != VERSION:
-                raise ModelError(f"{path}: version {document['version']}, {VERSION} is read here")
+                raise ModelError(f"{path}: version {document['version']}: must be {VERSION}")
             # Objects stand behind what they are made of.
             objects: list[Any] = []
             for name, members in document["objects"]:

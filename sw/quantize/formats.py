@@ -38,7 +38,7 @@ def check_sizes(*, hidden: int, heads: int, head_dim: int, ffn: int) -> None:
     """
     for name, size in (("hidden", hidden), ("heads x head_dim", heads * head_dim), ("ffn", ffn)):
         if size > K_MAX:
-            raise ModelError(f"{name} = {size}: at most {K_MAX}")
+            raise ModelError(f"{name} = {size}: must be at most {K_MAX}")
 
 
 class EdgeFormat(enum.Enum):

@@ -68,7 +68,7 @@ class LayerPrecision:
 
     def __post_init__(self) -> None:
         if self.attention not in (8, 16):
-            raise ModelError(f"precision: attention = {self.attention}, must be 8 or 16")
+            raise ModelError(f"precision: attention = {self.attention}: must be 8 or 16")
 
     @classmethod
     def uniform(cls, mode: Mode) -> LayerPrecision:
@@ -195,7 +195,7 @@ def _mode(value: str, key: str) -> Mode:
     try:
         return Mode(value.lower())
     except ValueError:
-        raise ModelError(f"precision: {key} = {value!r}, must be one of {_MODES}") from None
+        raise ModelError(f"precision: {key} = {value!r}: must be one of {_MODES}") from None
 
 
 def _override(key: str, value: str, layers: int) -> Iterable[tuple[int, str, EdgeFormat]]:
@@ -208,14 +208,14 @@ def _override(key: str, value: str, layers: int) -> Iterable[tuple[int, str, Edg
     width: EdgeFormat
     if match[3] == "attention":
         if value not in ("8", "16"):
-            raise ModelError(f"precision: {key} = {value!r}, must be 8 or 16")
+            raise ModelError(f"precision: {key} = {value!r}: must be 8 or 16")
         width = int(value)
     else:
         width = _mode(value, key)
     first = 0 if match[1] is None else int(match[1])
     last = layers - 1 if match[1] is None else first if match[2] is None else int(match[2])
     if not first <= last < layers:
-        raise ModelError(f"precision: {key!r}: the model has layers 0 ... {layers - 1}")
+        raise ModelError(f"precision: {key!r}: must be layers 0 to {layers - 1}")
     return ((layer, match[3], width) for layer in range(first, last + 1))
 
 

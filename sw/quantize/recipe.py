@@ -36,14 +36,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
-            raise ModelError(f"recipe: alpha = {self.alpha} outside 0 ... 1")
+            raise ModelError(f"recipe: alpha = {self.alpha}: must be 0 to 1")
         for name in ("margin8", "margin16"):
             if not 1 <= getattr(self, name) <= 4:
-                raise ModelError(f"recipe: {name} = {getattr(self, name)} outside 1 ... 4")
+                raise ModelError(f"recipe: {name} = {getattr(self, name)}: must be 1 to 4")
         for name in ("w4", "w8"):
             if getattr(self, name) not in ROUNDINGS:
                 allowed = " or ".join(ROUNDINGS)
-                raise ModelError(f"recipe: {name} = {getattr(self, name)!r}, must be {allowed}")
+                raise ModelError(f"recipe: {name} = {getattr(self, name)!r}: must be {allowed}")
 
     def rounding(self, mode: Mode) -> str:
         """How the weights of a product are rounded."""

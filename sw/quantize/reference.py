@@ -90,10 +90,10 @@ def product16(x: Ints, w: Ints) -> Ints:
     """
     k = x.shape[-1]
     if k > K_MAX:
-        raise ValueError(f"K = {k} above {K_MAX}")
+        raise ValueError(f"K = {k}: must be at most {K_MAX}")
     for name, value in (("operand", x), ("weight", w)):
         if value.size and int(value.max()) > SYM16_MAX:
-            raise ValueError(f"{name} {int(value.max())} above {SYM16_MAX}")
+            raise ValueError(f"{name} {int(value.max())}: must be at most {SYM16_MAX}")
     acc: Ints = np.matmul(x.astype(np.float64), w.astype(np.float64)).astype(np.int64)
     return acc
 
@@ -149,10 +149,10 @@ def trace_layer(layer: QLayer, x: Ints, length: int | None = None) -> LayerTrace
         If x has another width, or the length lies outside 0 ... S.
     """
     if x.ndim != 2 or x.shape[1] != layer.hidden:
-        raise ModelError(f"input of shape {x.shape}, must be [S, {layer.hidden}]")
+        raise ModelError(f"input of shape {x.shape}: must be [S, {layer.hidden}]")
     length = len(x) if length is None else length
     if not 0 <= length <= len(x):
-        raise ModelError(f"length {length} outside 0 ... {len(x)}")
+        raise ModelError(f"length {length}: must be 0 to {len(x)}")
     q, k, v = (linear(x, op) for op in (layer.q, layer.k, layer.v))
     e8, ctx = attention(layer, q, k, v, length)
     z1 = linear(ctx, layer.o, x).astype(np.int16, copy=False)

@@ -117,7 +117,7 @@ def search_ids(tokenizer: Tokenizer, count: int = 64, limit: int = texts.TOKENS)
         If `count` is below 1.
     """
     if count < 1:
-        raise ModelError(f"{count} texts, 1 or more are needed")
+        raise ModelError(f"{count} texts: must be 1 or more")
     chosen = texts.texts("calibration")
     picks = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
     return [tokenizer(chosen[i], min(limit, texts.TOKENS)) for i in picks.tolist()]
@@ -160,9 +160,9 @@ def search(
         A target or reserve out of range, or a file of another search.
     """
     if not 0 < target < 1:
-        raise ModelError(f"search: target = {target}, must be between 0 and 1")
+        raise ModelError(f"search: target = {target}: must be between 0 and 1")
     if not 0 <= reserve < 1:
-        raise ModelError(f"search: reserve = {reserve}, must be 0 or more and below 1")
+        raise ModelError(f"search: reserve = {reserve}: must be 0 or more and below 1")
     allowed = (1 - target) * (1 - reserve)
     measure = _Points(quantizer, sequences, cost, store, report)
     here = measure(start)

@@ -61,11 +61,11 @@ def texts(name: str, count: int | None = None) -> list[str]:
     """
     chosen = indices(name)
     if count is not None and not 1 <= count <= len(chosen):
-        raise ModelError(f"{count} {name} texts, must be 1 ... {len(chosen)}")
+        raise ModelError(f"{count} {name} texts: must be 1 to {len(chosen)}")
     pool = sentences()
     if max(i for text in chosen for i in text) >= len(pool):
         raise ModelError(
-            f"the sentences in the cache are damaged, there are {len(pool):,} of them: "
+            f"the sentences in the cache are damaged: it holds only {len(pool):,}; "
             "type `tilewright fetch sentences`"
         )
     return [" ".join(pool[i].text for i in text) for text in chosen[:count]]
@@ -83,7 +83,7 @@ def further(count: int) -> list[str]:
     pool = sentences()
     free = [i for i in range(len(pool)) if i not in used]
     if count > len(free):
-        raise ModelError(f"{count} further texts, there are {len(free)}")
+        raise ModelError(f"{count} further texts: must be at most {len(free)}")
     picked = np.random.default_rng(SEED).permutation(free)[:count]
     return [pool[i].text for i in picked.tolist()]
 
@@ -153,7 +153,7 @@ def _passages(pool: Sequence[Sentence], used: set[int], tokenizer: Tokenizer) ->
             taken.update(run)
         if len(found) == EVALUATION_PASSAGES:
             return tuple(found)
-    raise ModelError(f"{EVALUATION_PASSAGES} passages, there is text for {len(found)}")
+    raise ModelError(f"{EVALUATION_PASSAGES} passages: the text is enough for {len(found)}")
 
 
 def write(name: str, chosen: Indices, folder: Path) -> None:

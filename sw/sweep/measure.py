@@ -259,7 +259,7 @@ def check(work: Measurement, precisions: Sequence[str]) -> dict[str, str]:
             raise UserError(f"texts = {work.texts}: {error}") from error
     layers = len(model.bert.layers)
     if work.layer != WHOLE and not (work.layer.isdecimal() and int(work.layer) < layers):
-        raise UserError(f"layer {work.layer}: 0 to {layers - 1}, or `{WHOLE}`")
+        raise UserError(f"layer {work.layer}: must be 0 to {layers - 1}, or `{WHOLE}`")
     return {text: format_precision(parse_precision(text, layers)) for text in precisions}
 
 

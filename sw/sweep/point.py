@@ -87,7 +87,7 @@ def resolve_lanes(lanes: int | str, columns: int) -> int:
     if head.upper() == "C" and (not slash or (under.isdecimal() and int(under))):
         return math.floor(Fraction(columns, int(under or 1)))
     if not text.isdecimal():
-        raise UserError(f"lanes {text!r}: a number, C, or a fraction of it such as C/2")
+        raise UserError(f"lanes {text!r}: must be a number, C, or a fraction of it such as C/2")
     return int(text)
 
 

@@ -66,7 +66,7 @@ def batches(
             raise InputError(f"points = {count}: search grid takes all, random and optuna some")
     if search == "grid" and len(space) > GRID:
         raise UserError(
-            f"{len(space):,} combinations: a grid has {GRID:,} at most, random or optuna picks some"
+            f"{len(space):,} combinations: a grid must have at most {GRID:,}, use random or optuna"
         )
     if objectives is not None and search != "optuna":
         raise UserError(f"objective {', '.join(objectives)}: search {search} has none, optuna has")

@@ -45,16 +45,16 @@ def split_precisions(text: str) -> list[str]:
 def _functions(value: Any) -> tuple[str, ...]:
     parts = value.split("+") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("a list of names is needed")
+        raise ValueError("must be a list of names")
     return tuple(part for part in parts if part)
 
 
 def _integer(value: Any) -> int:
     number = int(value, 0) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int):
-        raise ValueError("an integer is needed")
+        raise ValueError("must be an integer")
     if abs(number) >> _BITS:
-        raise ValueError(f"an integer of at most {_BITS} bits is needed")
+        raise ValueError(f"must be an integer of at most {_BITS} bits")
     return number
 
 
@@ -77,13 +77,13 @@ def _value(key: str, value: Any) -> Any:
         if key == "mem_bandwidth":
             bandwidth = float(value)
             if not _SLOWEST <= bandwidth <= 1:
-                raise InputError(f"{key} = {value}: {_SLOWEST:g} to 1 is needed")
+                raise InputError(f"{key} = {value}: must be {_SLOWEST:g} to 1")
             return bandwidth
         number = _integer(value)
     except (TypeError, ValueError) as error:
         raise InputError(f"{key} = {value!r}: {error}") from error
     if key in (*MEMORY, "sequence") and number < 1:
-        raise InputError(f"{key} = {number}: 1 or more is needed")
+        raise InputError(f"{key} = {number}: must be 1 or more")
     return number
 
 
@@ -126,12 +126,12 @@ class Space:
             listed = values if several else [values]
             checked[key] = tuple(dict.fromkeys(_value(key, value) for value in listed))
             if not checked[key]:
-                raise InputError(f"{key}: an empty list")
+                raise InputError(f"{key}: must not be an empty list")
         if "array" in checked and {"rows", "columns"} & set(checked):
-            raise InputError("array is rows and columns: give either")
+            raise InputError("array sets rows and columns: give one or the other")
         count = math.prod(map(len, checked.values()))
         if count > sys.maxsize:
-            raise InputError(f"{count:.2e} combinations: fewer than 2^63 are needed")
+            raise InputError(f"{count:.2e} combinations: must be fewer than 2^63")
         ordered = {key: checked[key] for key in KEYS if key in checked}
         object.__setattr__(self, "axes", ordered)
 

@@ -100,8 +100,8 @@ def test_bounds(opcode):
         ([(-1, 1)], "semaphore -1"),
         ([(0, 0)], "count 0"),
         ([(0, 16)], "count 16"),
-        ([(3, 1), (3, 2)], "stands twice"),
-        ([(i, 1) for i in range(5)], "5 slots"),
+        ([(3, 1), (3, 2)], "appears twice"),
+        ([(i, 1) for i in range(5)], "5 tokens: must be at most 4"),
     ],
 )
 def test_bad_slots(tokens, message):

@@ -275,21 +275,21 @@ def test_text_grows_with_rows_plus_columns():
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("rows=12", "rows = 12: a power of two from 4 to 128"),
-        ("columns=2", "columns = 2: a power of two"),
-        ("lanes=32", "lanes = 32: a power of two from 1 to 16"),
-        ("weight_bits=9", "weight_bits = 9: 2 to 8"),
+        ("rows=12", "rows = 12: must be a power of two from 4 to 128"),
+        ("columns=2", "columns = 2: must be a power of two"),
+        ("lanes=32", "lanes = 32: must be a power of two from 1 to 16"),
+        ("weight_bits=9", "weight_bits = 9: must be 2 to 8"),
         ("functions=gelu,relu", "functions: 'relu' is unknown"),
-        ("functions=gelu,gelu", "a name stands twice"),
-        ("sp_depth=65536", "a command addresses at most 65536"),
+        ("functions=gelu,gelu", "a name appears twice"),
+        ("sp_depth=65536", "words: must be at most 65536"),
         ("axi_data_width=96", "axi_data_width = 96"),
-        ("axi_max_burst=257", "axi_max_burst = 257: 1 to 256"),
-        ("queue_depth=0", "queue_depth = 0: 1 to 64"),
+        ("axi_max_burst=257", "axi_max_burst = 257: must be 1 to 256"),
+        ("queue_depth=0", "queue_depth = 0: must be 1 to 64"),
         ("depth=3", "unknown key 'depth'"),
-        ("rows", "key=value is needed"),
-        ("rows=many", "an integer is needed"),
+        ("rows", "must be key=value"),
+        ("rows=many", "must be an integer"),
         ("name=a b", "letters, digits"),
-        ("name=é", "name = 'é': ASCII letters"),
+        ("name=é", "name = 'é': must be ASCII letters"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_reason(setting, reason):
@@ -310,7 +310,7 @@ def test_toml(tmp_path):
         Config.from_toml(path)
     for value in ('"gelu"', "3", '[["gelu"]]'):
         path.write_text(f"functions = {value}\n", encoding="utf-8")
-        with pytest.raises(ValueError, match="a list of names is needed"):
+        with pytest.raises(ValueError, match="must be a list of names"):
             Config.from_toml(path)
     for value in ('"other"', "3", "[1]"):
         path.write_text(f"preset = {value}\n", encoding="utf-8")

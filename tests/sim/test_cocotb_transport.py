@@ -70,7 +70,7 @@ def test_a_simulation_that_ends():
 
 
 def test_no_such_simulator(tmp_path):
-    with pytest.raises(ValueError, match="simulator 'questa': one of verilator, icarus"):
+    with pytest.raises(ValueError, match="simulator 'questa': must be one of verilator, icarus"):
         Device("cocotb", CONFIG, simulator="questa")
     with pytest.raises(ToolchainError, match="icarus for cocotb: "):
         build_core("module tilewright(; endmodule", tmp_path, "icarus")

@@ -108,7 +108,7 @@ def test_limit_and_sizes():
     got[1] = got[1][:-1]
     with pytest.raises(ValueError, match="999 bytes, 1000 expected"):
         compare(contents(), got)
-    with pytest.raises(ValueError, match="panels need"):
+    with pytest.raises(ValueError, match="must have rows and columns"):
         Matrix(region=0, offset=0, shape=(1, 2, 3), dtype="int8", panel=4)
 
 

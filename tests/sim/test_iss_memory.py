@@ -347,7 +347,7 @@ def test_dram():
     dram = Dram()
     dram.attach(100, np.zeros(10, dtype=np.uint8))
     dram.attach(110, np.ones(10, dtype=np.uint8))
-    with pytest.raises(ValueError, match="lies over"):
+    with pytest.raises(ValueError, match="overlaps"):
         dram.attach(119, np.zeros(1, dtype=np.uint8))
     with pytest.raises(ValueError, match="contiguous"):
         dram.attach(0, np.zeros(10, dtype=np.uint8)[::2])
@@ -364,7 +364,7 @@ def test_dram():
         "2 bytes differ: 0x70: 0x09 here, 0x01 there; 0x71: 0x08 here, 0x01 there"
     )
     assert dram.difference(before, limit=1) == "2 bytes differ: 0x70: 0x09 here, 0x01 there"
-    with pytest.raises(ValueError, match="laid out"):
+    with pytest.raises(ValueError, match="the same layout"):
         dram.difference(Dram())
 
 

@@ -259,7 +259,7 @@ def test_a_model_wider_than_the_arithmetic_is_refused_everywhere(
         ("search", tmp_path),
     ):
         assert call(*arguments) == 2
-        assert capsys.readouterr().err.strip().endswith("tilewright: ffn = 4104: at most 4096")
+        assert capsys.readouterr().err.strip().endswith("ffn = 4104: must be at most 4096")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_model_wider_than_the_arithmetic_is_refused_everywhere(
         (("run", "MODEL", "--text", "a " * 60), "text 1"),
         (("run", "MODEL", "--text", "a", "--backend", "fpga"), "--backend fpga"),
         (("run", "MODEL", "--text", "a", "--precision", "w3a3"), "w3a3"),
-        (("run", "MODEL", "--text", "a", "--seq", "4000"), "sequence = 4000: 1 to 40"),
+        (("run", "MODEL", "--text", "a", "--seq", "4000"), "sequence = 4000: must be 1 to 40"),
         (("run", "MODEL", "--text", "a", "--seq", "-7", "--backend", "reference"), "sequence = -7"),
         (("run", "models/bra[/x]", "--text", "a"), "'models/bra[/x]' is neither"),
         (("compile", "[/x]", "-o", "OUT"), "'[/x]' is neither"),

@@ -73,15 +73,15 @@ def test_without_matplotlib(
         ((), "a MODEL or --shape"),
         (("minilm", *SHAPE), "a MODEL or --shape"),
         ((*SHAPE, "--layer", "1"), "--shape is one layer"),
-        ((*SHAPE, "--backend", "paper"), "--backend paper: one of iss, "),
+        ((*SHAPE, "--backend", "paper"), "--backend paper: must be one of iss, "),
         ((*SHAPE, "--backend", "iss"), "does not record"),
-        ((*SHAPE, "--by", "colour"), "one of operation, layer, head"),
+        ((*SHAPE, "--by", "colour"), "must be one of operation, layer, head"),
         ((*SHAPE, "--precision", "w3a8"), "w3a8"),
         ((*SHAPE, "--seq", "0"), "sequence = 0"),
-        ((*SHAPE, "--from", "-1"), "0 or more"),
+        ((*SHAPE, "--from", "-1"), "must be 0 or more"),
         (("--shape", "hidden=8"), "heads is missing"),
-        (("--shape", "hidden=5000,heads=2,ffn=40"), "hidden = 5000: at most 4096"),
-        (("--shape", "hidden=80000,heads=8,ffn=80000"), "hidden = 80000: at most 4096"),
+        (("--shape", "hidden=5000,heads=2,ffn=40"), "hidden = 5000: must be at most 4096"),
+        (("--shape", "hidden=80000,heads=8,ffn=80000"), "hidden = 80000: must be at most 4096"),
         (("no-such-model",), "no-such-model"),
         (("[/x]",), "'[/x]' is neither a known model"),
         ((*SHAPE, "-o", "/dev/null/here"), "/dev/null/here"),
@@ -112,4 +112,4 @@ def test_positions_a_model_does_not_have(
     folder: Path, layer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(folder, "--layer", layer, "--preset", "tiny", "--seq", 41) == 2
-    assert "sequence = 41: 1 to 40" in capsys.readouterr().err
+    assert "sequence = 41: must be 1 to 40" in capsys.readouterr().err

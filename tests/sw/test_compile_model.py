@@ -123,7 +123,7 @@ def test_refusals() -> None:
     model = small_model()
     with pytest.raises(InputError, match="batch = 17: must be an integer from 1 to 16"):
         compile_model(model, PRESETS["tiny"], 8, batch=17)
-    with pytest.raises(CompileError, match="sequence = 41: 1 to 40, the model's positions"):
+    with pytest.raises(CompileError, match="sequence = 41: must be 1 to 40, the model's positions"):
         compile_model(model, PRESETS["tiny"], 41)
     with pytest.raises(CompileError, match=r"layer 0: .*activation gelu"):
         compile_model(model, Config(functions=("tanh",)), 8)

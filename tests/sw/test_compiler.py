@@ -204,7 +204,7 @@ def test_refusals() -> None:
         dataclasses.replace(layer, q=dataclasses.replace(layer.q, row_scaled=False)),
         default,
         8,
-        "one mode for the three",
+        "must have the same mode",
     )
     refuse(dataclasses.replace(layer, attention_bits=16), default, 8, "attention of 16 bits")
     four = make_layer(1, 50, 5, 10, 77, PRECISIONS["w4a8"])
@@ -227,9 +227,9 @@ def test_what_scores_may_have_of_the_accumulators_is_told() -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((4104, 3, 32, 200), "hidden = 4104: at most 4096"),
-        ((96, 129, 32, 200), "heads x head_dim = 4128: at most 4096"),
-        ((96, 3, 32, 4097), "ffn = 4097: at most 4096"),
+        ((4104, 3, 32, 200), "hidden = 4104: must be at most 4096"),
+        ((96, 129, 32, 200), "heads x head_dim = 4128: must be at most 4096"),
+        ((96, 3, 32, 4097), "ffn = 4097: must be at most 4096"),
     ],
 )
 def test_layers_wider_than_the_arithmetic_are_refused(

@@ -44,7 +44,7 @@ def test_every_layer_on_the_simulator(demo):
 
 
 def test_layer_out_of_range():
-    with pytest.raises(UserError, match="layer 6: 0 to 5 is needed"):
+    with pytest.raises(UserError, match="layer 6: must be 0 to 5"):
         Demo(resolve_model("minilm"), layer=6, config=preset_config("tiny"), sequence=8)
 
 

@@ -89,7 +89,7 @@ def test_the_texts_are_what_their_command_draws(
 def test_counts_of_texts() -> None:
     assert texts.texts("evaluation", 3) == texts.texts("evaluation")[:3]
     for count in (0, 201):
-        with pytest.raises(ModelError, match=rf"{count} evaluation texts, must be 1 \.\.\. 200"):
+        with pytest.raises(ModelError, match=rf"{count} evaluation texts: must be 1 to 200"):
             texts.texts("evaluation", count)
 
 
@@ -378,5 +378,5 @@ def test_further_texts_are_in_no_set() -> None:
     more = texts.further(300)
     assert len(set(more)) == 300
     assert not known & set(more)
-    with pytest.raises(ModelError, match="further texts, there are"):
+    with pytest.raises(ModelError, match="further texts: must be at most"):
         texts.further(10**6)

@@ -109,8 +109,8 @@ def test_regions_by_direction():
 @pytest.mark.parametrize(
     ("inputs", "text"),
     [
-        ({}, "input 'x' is missing; needed: x"),
-        ({"x": np.zeros((5, 7), int), "z": 1}, "there is no input 'z'; one of x"),
+        ({}, "input 'x' is missing; expected x"),
+        ({"x": np.zeros((5, 7), int), "z": 1}, "there is no input 'z'; expected x"),
         ({"x": np.zeros((5, 8), int)}, r"x: expected an array of shape \(5, 7\), got \(5, 8\)"),
         ({"x": np.zeros((5, 7))}, "x: expected an array of integers, got float64"),
         ({"x": np.full((5, 7), 32768)}, "values of 32768 to 32768, s16 holds -32768 to 32767"),
@@ -128,7 +128,7 @@ def test_scalars_by_meaning():
     assert executable.registers({"start": 8}) == {3: 8}
     with pytest.raises(InputError, match="scalar 'start' is missing"):
         executable.registers({})
-    with pytest.raises(InputError, match="no scalar 'length'; there are: start"):
+    with pytest.raises(InputError, match="no scalar 'length'; expected start"):
         executable.registers({"start": 1, "length": 2})
     with pytest.raises(InputError, match="scalar start = -1"):
         executable.registers({"start": -1})
@@ -138,13 +138,13 @@ def test_scalars_by_meaning():
     ("changes", "text"),
     [
         ({"config": preset_config("small")}, "program for 'tiny', executable for 'small'"),
-        ({"regions": {0: 64}}, "region 0: 1 to 7"),
-        ({"regions": {8: 64}}, "region 8: 1 to 7"),
+        ({"regions": {0: 64}}, "region 0: must be 1 to 7"),
+        ({"regions": {8: 64}}, "region 8: must be 1 to 7"),
         ({"regions": {1: 0, 3: 80}}, "buffer 'x': bytes 0 to 80 of region 1, which has 0"),
         ({"regions": {3: 80}}, "region 1, which has 0"),
         ({"constants": {2: b"1"}}, "region 2: 1 bytes of constants, None of region"),
         ({"constants": {1: bytes(80)}}, "buffer 'x': an input among constants"),
-        ({"scalars": {"n": 16}}, "scalar 'n': register 16 of 16"),
+        ({"scalars": {"n": 16}}, "scalar 'n' = s16: must be 0 to 15"),
     ],
 )
 def test_parts_that_do_not_fit(changes, text):

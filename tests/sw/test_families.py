@@ -114,7 +114,7 @@ def test_positions(family: str, positions: int, padding: int | None, tmp_path: P
     bert = Bert.load(_case(family).write(tmp_path))
     assert (bert.config.positions, bert.config.padding) == (positions, padding)
     assert len(bert.embedding.position) == positions
-    with pytest.raises(ModelError, match=f"tokens, the model has {positions} positions"):
+    with pytest.raises(ModelError, match=f"tokens: must be at most {positions}"):
         bert.embed(np.full(positions + 1, 7))
 
 
@@ -128,8 +128,8 @@ def _changed(one: Recorded, config: dict[str, Any], **tensors: list[int] | None)
 @pytest.mark.parametrize(
     ("family", "config", "tensors", "match"),
     [
-        ("roberta", {"pad_token_id": None}, {}, "pad_token_id = None, must be an integer"),
-        ("roberta", {"pad_token_id": 19}, {}, "positions = 0, must be"),
+        ("roberta", {"pad_token_id": None}, {}, "pad_token_id = None: must be an integer"),
+        ("roberta", {"pad_token_id": 19}, {}, "positions = 0: must be"),
         ("roberta", {"pad_token_id": 2}, {}, None),
         ("bert", {"model_type": "mpnet"}, {}, "model_type 'mpnet' is not supported, only bert, "),
         ("bert", {"model_type": ["bert"]}, {}, r"model_type \['bert'\] is not supported"),
@@ -147,10 +147,10 @@ def _changed(one: Recorded, config: dict[str, Any], **tensors: list[int] | None)
             {"electra__embeddings_project__bias": None},
             r"no tensor embeddings_project\.bias",
         ),
-        ("electra", {"embedding_size": 16}, {}, r"has shape \[40, 8\], must have \[40, 16\]"),
+        ("electra", {"embedding_size": 16}, {}, r"has shape \[40, 8\]: must have \[40, 16\]"),
         ("ernie", {"use_task_id": False}, {}, r"has a tensor embeddings\.task_type_embeddings"),
-        ("ernie", {"task_type_vocab_size": 2}, {}, r"has shape \[3, 16\], must have \[2, 16\]"),
-        ("albert", {"num_hidden_groups": 0}, {}, "num_hidden_groups = 0, must be an integer"),
+        ("ernie", {"task_type_vocab_size": 2}, {}, r"has shape \[3, 16\]: must have \[2, 16\]"),
+        ("albert", {"num_hidden_groups": 0}, {}, "num_hidden_groups = 0: must be an integer"),
         ("albert", {"inner_group_num": 2}, {}, r"no tensor encoder\.albert_layer_groups\.0\.alb"),
         ("albert", {"num_hidden_groups": 2}, {}, r"no tensor encoder\.albert_layer_groups\.1\.alb"),
     ],
@@ -190,7 +190,7 @@ def test_functions_of_classifiers(family: str, function: str, tmp_path: Path) ->
     head = load_head(_case(family).write(tmp_path))
     assert isinstance(head, SequenceClassifier)
     assert head.function == function
-    with pytest.raises(ModelError, match=r"function 'elu' of a head, must be one of gelu, .*relu"):
+    with pytest.raises(ModelError, match=r"function 'elu' of a head: must be one of gelu, .*relu"):
         dataclasses.replace(head, function="elu")
 
 
@@ -241,7 +241,7 @@ def test_answers_without_token_types(family: str, tmp_path: Path) -> None:
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 6}')
     pipeline.tokenizer = Tokenizer(folder)
     assert pipeline.limit == 6
-    with pytest.raises(ModelError, match=r"text 1: the text has \d+ tokens, 6 are the limit"):
+    with pytest.raises(ModelError, match=r"text 1: the text has \d+ tokens: must be at most 6"):
         pipeline([("who sits", "the cats sit")])
 
 

@@ -80,7 +80,7 @@ ZEROS = np.zeros(4, np.float32)
         (ir.Linear(out="y", x="x", w=W * np.nan), "Linear y: w holds NaN"),
         (ir.LayerNorm(out="y", x="x", gamma=W[0], beta=ZEROS, eps=0.1), "gamma has shape"),
         (ir.LayerNorm(out="y", x="x", gamma=ZEROS, beta=ZEROS, eps=2.0), "epsilon 2.0"),
-        (ir.Activation(out="y", x="x", function="selu"), "function 'selu', must be one of gelu"),
+        (ir.Activation(out="y", x="x", function="selu"), "function 'selu': must be one of gelu"),
         (ir.MatMul(out="y", a="x", b="x"), "do not fit"),
         (ir.Attention(out="y", q="x", k="x", v="x", heads=3, scale=1.0), "3 heads do not divide"),
         (ir.LookUp(out="y", ids="x", word=W, position=W, type=W), "must be i64"),
@@ -112,14 +112,14 @@ def test_inputs_refused() -> None:
         ({"ids": ids + 0.5}, "given as float64"),
         ({"types": ids[:1]}, r"input types .* is given with shape \[1, 5\]"),
         ({"mask": ids[0] == 0}, r"input mask .* is given with shape \[5\]"),
-        ({"ids": ids + 100}, "ids outside 0 to 99"),
-        ({"types": ids + 2}, "types outside 0 to 1"),
+        ({"ids": ids + 100}, "ids must be 0 to 99"),
+        ({"types": ids + 2}, "types must be 0 to 1"),
     ):
         feeds = {name: value for name, value in {**good, **change}.items() if value is not None}
         with pytest.raises(GraphError, match=match):
             run_fp32(graph, feeds)
     long = {name: np.zeros((1, 41), int) for name in ("ids", "types", "mask")}
-    with pytest.raises(GraphError, match="41 tokens, there are 40"):
+    with pytest.raises(GraphError, match="41 tokens: must be at most 40"):
         run_fp32(graph, long)
 
 

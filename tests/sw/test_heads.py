@@ -193,5 +193,5 @@ def test_lengths_refused() -> None:
 @pytest.mark.parametrize("value", [[["x"]], {"a": 1}, 3, [None]])
 def test_architectures_that_are_no_names(tmp_path: Path, value: Any) -> None:
     write(tmp_path, tensors(3), {**JSON, "architectures": value})
-    with pytest.raises(ModelError, match=r"config: architectures = .*, must be names"):
+    with pytest.raises(ModelError, match=r"config: architectures = .*: must be names"):
         load_head(tmp_path)

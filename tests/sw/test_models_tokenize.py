@@ -39,7 +39,7 @@ def test_a_pair(tokenizer: Tokenizer) -> None:
 def test_limits(tokenizer: Tokenizer) -> None:
     text = "cat " * 7
     assert len(tokenizer.encode(text, limit=9)) == 9
-    with pytest.raises(ModelError, match="the text has 9 tokens, 8 are the limit"):
+    with pytest.raises(ModelError, match="the text has 9 tokens: must be at most 8"):
         tokenizer.encode(text, limit=8)
     cut = tokenizer.encode(text, limit=8, truncate=True)
     assert len(cut) == 8
@@ -48,7 +48,7 @@ def test_limits(tokenizer: Tokenizer) -> None:
     assert len(tokenizer.encode(text, limit=9)) == 9
     pair = tokenizer.encode("who", text, limit=8, truncate=True)
     assert pair.types.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
-    with pytest.raises(ModelError, match="a length of 3 tokens, must be above 3"):
+    with pytest.raises(ModelError, match="a length of 3 tokens: must be above 3"):
         tokenizer.encode("a", "b", limit=3)
 
 
@@ -97,7 +97,7 @@ def test_byte_level_bpe(tmp_path: Path) -> None:
     assert np.flatnonzero(pair.special).tolist() == [0, 3, 4, 10]
     assert pair.spans[5:10].tolist() == [[0, 3], [3, 4], [5, 5], [5, 6], [5, 6]]
     assert len(tokenizer("the cat", 32)) == 4
-    with pytest.raises(ModelError, match="a length of 4 tokens, must be above 4"):
+    with pytest.raises(ModelError, match="a length of 4 tokens: must be above 4"):
         tokenizer.encode("the", "cat", limit=4)
 
 
@@ -130,7 +130,7 @@ def test_settings_of_sentence_transformers(tmp_path: Path) -> None:
     for value in ("0", "true", "1.5", '"many"'):
         path.write_text(f'{{"max_seq_length": {value}}}')
         with pytest.raises(
-            ModelError, match=r"max_seq_length = .*, must be an integer of at least"
+            ModelError, match=r"max_seq_length = .*: must be an integer of at least"
         ):
             Tokenizer(folder)
 

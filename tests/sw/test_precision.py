@@ -81,14 +81,14 @@ def test_toml(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "names no base"),
-        ("int8", "base = 'int8', must be one of w8a8, w8a16, w16a16, w4a8, w4a16"),
+        ("int8", "base = 'int8': must be one of w8a8, w8a16, w16a16, w4a8, w4a16"),
         ("ffn2=w8a16", "ffn2=w8a16 stands before a base"),
         ("w8a8,w8a16", "'w8a16' is no override"),
         ("w8a8,ffn3=w8a16", r"'ffn3' is no operation \(qkv, o, ffn1, ffn2, attention\)"),
-        ("w8a8,ffn2=w2a2", "ffn2 = 'w2a2', must be one of"),
-        ("w8a8,attention=12", "attention = '12', must be 8 or 16"),
-        ("w8a8,6.ffn2=w8a16", r"'6.ffn2': the model has layers 0 \.\.\. 5"),
-        ("w8a8,3-1.ffn2=w8a16", "'3-1.ffn2': the model has"),
+        ("w8a8,ffn2=w2a2", "ffn2 = 'w2a2': must be one of"),
+        ("w8a8,attention=12", "attention = '12': must be 8 or 16"),
+        ("w8a8,6.ffn2=w8a16", "'6.ffn2': must be layers 0 to 5"),
+        ("w8a8,3-1.ffn2=w8a16", "'3-1.ffn2': must be"),
         ("w8a8,-1.ffn2=w8a16", "'-1.ffn2' is no operation"),
         ("w8a8,base=w8a16", "'base' is no operation"),
         ("nowhere.toml", "cannot read nowhere.toml"),
@@ -235,9 +235,9 @@ def test_product16_is_what_the_regions_combine_to(k: int, dtype: type[np.integer
 
 def test_product16_refuses() -> None:
     one = np.ones((1, 1), np.int16)
-    with pytest.raises(ValueError, match="operand 32640 above 32639"):
+    with pytest.raises(ValueError, match="operand 32640: must be at most 32639"):
         reference.product16(one * 32640, one)
-    with pytest.raises(ValueError, match="weight 32767 above 32639"):
+    with pytest.raises(ValueError, match="weight 32767: must be at most 32639"):
         reference.product16(one, one * 32767)
     with pytest.raises(ValueError, match="K = 4097"):
         reference.product16(np.ones((1, 4097), np.int16), np.ones((4097, 1), np.int8))

@@ -284,8 +284,8 @@ def test_shapes() -> None:
         ("hidden=8,heads=2", "ffn is missing"),
         ("hidden=8,heads=2,ffn=0", "ffn = '0'"),
         ("hidden=8,heads=2,ffn=x", "ffn = 'x'"),
-        ("hidden=8,heads=2,fn=8", "'fn' is none of hidden, heads, ffn, head_dim"),
-        ("hidden=8,heads=3,ffn=8", "no multiple of heads"),
+        ("hidden=8,heads=2,fn=8", "'fn' must be one of hidden, heads, ffn, head_dim"),
+        ("hidden=8,heads=3,ffn=8", "must be a multiple of heads"),
     ],
 )
 def test_shapes_refused(text: str, message: str) -> None:

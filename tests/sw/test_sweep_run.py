@@ -338,7 +338,7 @@ def test_points_that_cannot_be_are_rows(model, table, tmp_path):
     rows = run(model, tmp_path, space, texts=2)
     wide = [row for row in rows if row["lanes"] == 16]
     assert {row["status"] for row in wide} == {"infeasible"}
-    assert {row["reason"] for row in wide} == {"lanes = 16: a power of two from 1 to 8 is needed"}
+    assert {row["reason"] for row in wide} == {"lanes = 16: must be a power of two from 1 to 8"}
     good, narrow = [row for row in rows if row["lanes"] == 4]
     assert good["status"] == "done"
     assert good["point"] in {row["point"] for row in table}
@@ -363,7 +363,7 @@ def test_sequences_that_the_model_has_not(model, tmp_path):
     short, long = run(model, tmp_path, space, texts=0)
     assert short["status"] == "done"
     assert long["status"] == "infeasible"
-    assert long["reason"] == f"sequence = 129: 1 to {POSITIONS}, the model's positions"
+    assert long["reason"] == f"sequence = 129: must be 1 to {POSITIONS}, the model's positions"
 
 
 def test_what_is_not_simulated_is_said(model, tmp_path, capsys):

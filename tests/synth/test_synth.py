@@ -312,7 +312,7 @@ def test_an_unknown_target_is_refused():
         (["--target", "ice40"], "one of ecp5, xc7"),
         (["--target", "xc7", "--pnr"], "--pnr is for target ecp5"),
         (["--preset", "nosuch"], "'nosuch' is unknown"),
-        (["--timeout", "0.5"], "--timeout 0.5: a number of seconds, 1 or more"),
+        (["--timeout", "0.5"], "--timeout 0.5: must be a number of seconds, 1 or more"),
         (["--timeout", "nan"], "--timeout nan: "),
         (["--timeout", "inf"], "--timeout inf: "),
     ],

@@ -55,7 +55,7 @@ class Ring:
         words = chunk.words
         if words > self.words:
             raise CompileError(
-                f"{chunk.product.name}: {words} words of weights, {self.words} there are for them"
+                f"{chunk.product.name}: {words} words of weights: must be at most {self.words}"
             )
         first = self.start + self.room(words)
         self.head = first + words - self.start

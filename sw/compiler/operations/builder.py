@@ -78,7 +78,7 @@ class Builder:
         """
         word = self.config.word_bytes
         if pitch * word > _STRIDE_MAX:
-            raise CompileError(f"panels of {pitch * word} bytes: at most {_STRIDE_MAX}")
+            raise CompileError(f"panels of {pitch * word} bytes: must be at most {_STRIDE_MAX}")
         self.emit(
             opcode,
             sp_addr=sp,

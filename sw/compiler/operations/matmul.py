@@ -230,7 +230,7 @@ def compile_matmul(config: Config, m: int, k: int, n: int, *, a: str, b: str) ->
     choice("format of a", a, ("s8", "u8", "s16"))
     choice("format of b", b, ("s8", "s16"))
     if k > longest(a, b):
-        raise CompileError(f"matmul: k = {k}, at most {longest(a, b)} of {a} and {b}")
+        raise CompileError(f"matmul: k = {k}: must be at most {longest(a, b)} of {a} and {b}")
     if b == "s16" and config.weight_bits < 8:
         raise CompileError(f"matmul: 16-bit b needs weight_bits 8, it is {config.weight_bits}")
     regions = parts(a, b)

@@ -198,7 +198,7 @@ def _mask(
     """The input that masks tokens, from a padding mask or from what is added to the scores."""
     found = list[str]()
     if len(act.of) != 3:
-        raise draft.fail(node, f"has q of {list(act.of)}, must be [batch, sequence, hidden]")
+        raise draft.fail(node, f"has q of {list(act.of)}: must be [batch, sequence, hidden]")
     batch, sequence, _ = act.of
     for index, meaning in ((padding, "tokens"), (bias, "scores")):
         value = _at(inputs, index)
@@ -274,7 +274,7 @@ def attention(draft: Draft, node: NodeProto, inputs: Inputs) -> list[Value]:
     rank = len(shapes[0])
     if rank not in (3, 4) or shapes[1:] != shapes[:1] * 2:
         raise draft.fail(
-            node, f"has q, k and v of {shapes}, must be equal, of 3 axes or of 4 with the heads"
+            node, f"has q, k and v of {shapes}: must be equal, of 3 axes or of 4 with the heads"
         )
     heads = shapes[0][1] if rank == 4 else options.get("q_num_heads", 0)
     if options.get("kv_num_heads", heads) != heads:

@@ -202,7 +202,7 @@ def _check_form(draft: Draft, node: NodeProto) -> None:
         span = (
             least if least == most else f"at least {least}" if count < least else f"at most {most}"
         )
-        raise draft.fail(node, f"has another number of inputs: {count}, must be {span}")
+        raise draft.fail(node, f"has the wrong number of inputs: expected {span}, got {count}")
     given = {one.name for one in node.attribute}
     for name, attribute in schema.attributes.items():
         if attribute.required and name not in given:

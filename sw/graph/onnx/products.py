@@ -30,12 +30,12 @@ def linear(
 ) -> Act:
     """A product with constant weights [K, N]."""
     if w.ndim != 2:
-        raise draft.fail(node, f"has weights of shape {list(w.shape)}, must be a matrix")
+        raise draft.fail(node, f"has weights of shape {list(w.shape)}: must be a matrix")
     name = draft.rows(x, node)
     assert isinstance(x, Act)  # what `rows` says
     n = w.shape[1]
     if b is not None and b.size != 1 and (b.size, b.shape[-1]) != (n, n):
-        raise draft.fail(node, f"has a bias of shape {list(b.shape)}, must have {n} values")
+        raise draft.fail(node, f"has a bias of shape {list(b.shape)}: must have {n} values")
     bias = None if b is None else f32(np.broadcast_to(b.reshape(-1), (n,)))
     made = draft.emit(
         ir.Linear(out=out or node.output[0], x=name, w=f32(w), b=bias), (*x.of[:-1], n)
@@ -97,7 +97,7 @@ def product(draft: Draft, node: NodeProto, a: Act, b: Act) -> Act:
         if view is not None:
             return Act(base=scores, of=shape, view=view)
     if min(len(a.shape), len(b.shape)) < 2:
-        raise draft.fail(node, f"multiplies {list(a.shape)} and {list(b.shape)}, must be matrices")
+        raise draft.fail(node, f"multiplies {list(a.shape)} and {list(b.shape)}: must be matrices")
     plain = draft.plain(a, node)
     transposed = b.view != View.of(b.of)
     if transposed:

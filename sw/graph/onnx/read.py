@@ -90,13 +90,13 @@ def source_of(
     opset = next((one.version for one in model.opset_import if one.domain in STANDARD), 0)
     newest = onnx.defs.onnx_opset_version()
     if not _OLDEST <= opset <= newest:
-        raise GraphError(f"{name}: operator set {opset}, must be {_OLDEST} to {newest}")
+        raise GraphError(f"{name}: operator set {opset}: must be {_OLDEST} to {newest}")
     _check_names(model.graph, name)
     has = tuple(one.name for one in model.graph.output)
     made = {one for node in model.graph.node for one in node.output}
     for one in outputs or ():
         if one not in {*has, *made}:
-            raise GraphError(f"{name} has no output {one!r}, there are {', '.join(has)}")
+            raise GraphError(f"{name} has no output {one!r}; it has {', '.join(has)}")
     outputs = tuple(outputs or has)
     inputs = tuple(one for one in model.graph.input if one.name not in constants)
     nodes = _needed(model, outputs)
