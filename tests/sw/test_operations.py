@@ -284,10 +284,7 @@ def test_programs_are_sound(config):
             lambda: compile_matmul(TINY, 0, 1, 1, a="s8", b="s8"),
             "matmul: m = 0: must be an integer",
         ),
-        (
-            lambda: compile_matmul(TINY, 1, 32769, 1, a="s8", b="s8"),
-            "k = 32769: must be at most",
-        ),
+        (lambda: compile_matmul(TINY, 1, 32769, 1, a="s8", b="s8"), "k = 32769: .* at most 32768"),
         (lambda: compile_matmul(TINY, 1, 4097, 1, a="s16", b="s16"), "at most 4096 of s16 and s16"),
         (
             lambda: compile_softmax(TINY, 1, 4097, mult=1, shift=1),
