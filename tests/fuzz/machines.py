@@ -24,6 +24,7 @@ VALUES: dict[str, tuple[int, ...]] = {
     "axi_outstanding": (1, 2, 3, 7, 16, 32),
     "axi_max_burst": (1, 2, 3, 5, 16, 63, 64, 256),
     "queue_depth": (1, 2, 3, 5, 8, 17, 64),
+    "register_errors": (0, 1),
 }
 """What each parameter may be; the presets hold larger ones."""
 

@@ -276,7 +276,7 @@ def test_unknown_package_is_one_line(names, tmp_path, capsys):
     assert call(["generate", "--preset", "tiny", "-o", str(folder), "--package", names]) == 2
     wrong = names.split(",")[-1]
     assert capsys.readouterr().err == (
-        f"tilewright: --package: package must be one of vivado, fusesoc, litex, got {wrong!r}\n"
+        f"tilewright: package must be one of vivado, fusesoc, litex, got {wrong!r}\n"
     )
     assert not folder.exists()
 

@@ -157,7 +157,13 @@ print(*(module.__file__ for name, module in sorted(sys.modules.items())
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     tools = (f"sw/{name}.py" for name in ("cache", "errors", "files", "sources"))
-    others = ("sim/toolchain/", "sim/trace.py", "sw/sweep/point.py", *tools)
+    others = (
+        "sim/toolchain/",
+        "sim/trace.py",
+        "sw/sweep/point.py",
+        "src/tilewright/_extras.py",
+        *tools,
+    )
     for file in found.stdout.split():
         name = Path(file).resolve().relative_to(ROOT).as_posix()
         hashed = any(name == of or name.startswith(f"{of}/") for of in measure._ALL)
@@ -369,7 +375,7 @@ def test_sequences_that_the_model_has_not(model, tmp_path):
 def test_what_is_not_simulated_is_said(model, tmp_path, capsys):
     words = ["--array=4", "--seq=5", "--bandwidth=0.5", "--rtl=1", "--texts=0", "--jobs=1"]
     assert call(["sweep", model, *words, "-o", str(tmp_path)]) == 0
-    assert "0 of 1 points in RTL" in capsys.readouterr().out
+    assert "0 of 1 point in RTL" in capsys.readouterr().out
 
 
 def test_a_large_space_is_not_walked_through(model, tmp_path):
@@ -586,7 +592,7 @@ def test_the_command_without_matplotlib(model, tmp_path, capsys, monkeypatch):
     file = tmp_path / "rows.json"
     assert call(["sweep", model, *words, "-o", str(tmp_path), "--json", str(file)]) == 0
     out = capsys.readouterr().out
-    assert "1 points" in out
+    assert "1 point" in out
     assert "a report needs matplotlib" in out
     assert len(json.loads(file.read_text())["rows"]) == 1
     assert not (tmp_path / "report.html").exists()
