@@ -58,7 +58,7 @@ WHOLE = "whole"
 PROGRAMS, ACCURACY = "programs", "accuracy"
 """Kinds of entries in the cache."""
 
-_PROGRAM = ("hw", "sim/cycles", "sw/compiler", "sw/program")
+_PROGRAM = ("hw", "sim/cycles", "sw/compiler", "sw/program", "sw/rounding.py")
 _ACCURACY = ("sim/golden", "sw/quantize", "sw/models")
 _RTL = ("sim/native", "sim/verilog.py", "sw/driver")
 _ALL = (*_PROGRAM, *_ACCURACY, *_RTL, "sw/graph", "sw/sweep/measure.py", "synth")

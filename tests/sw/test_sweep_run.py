@@ -160,6 +160,8 @@ print(*(module.__file__ for name, module in sorted(sys.modules.items())
     others = (
         "sim/toolchain/",
         "sim/trace.py",
+        "sim/errors.py",
+        "sw/arguments.py",
         "sw/sweep/point.py",
         "src/tilewright/_extras.py",
         *tools,
