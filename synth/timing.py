@@ -226,7 +226,7 @@ class UnitTiming:
                 if not waits[user]:
                     ready.append(user)
         if len(ready) < len(waits):
-            looped = sorted(self._name(net) for net, count in waits.items() if count)
+            looped = sorted({self._name(net) for net, count in waits.items() if count} - {""})
             raise SynthesisError(
                 f"{self.module}: a loop without a register: {', '.join(looped[:4])}"
             )

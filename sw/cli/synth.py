@@ -158,7 +158,7 @@ def command(
             f"clock: about {estimated.fmax:.1f} MHz, estimated before placement "
             f"({estimated.period:.2f} ns; each hop between two cells {estimated.delays.hop:g} ns)"
         )
-        extra["timing"] = {
+        extra["estimate"] = {
             "fmax": estimated.fmax,
             "period": estimated.period,
             "hop": estimated.delays.hop,
