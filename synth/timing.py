@@ -145,6 +145,7 @@ class UnitTiming:
     ) -> None:
         self.module, self.delays, self.below = module, delays, below
         self._cells: list[tuple[str, str]] = []
+        self._driven: list[Net | None] = []
         self._launch: dict[Net, tuple[float, Pin]] = {}
         self._arcs: dict[Net, list[_Arc]] = {}
         self._ends: dict[Net, list[_End]] = {}
@@ -175,6 +176,7 @@ class UnitTiming:
             cell = cells[name]
             number = len(self._cells)
             self._cells.append((name, cell["type"]))
+            self._driven.append(out[0][1] if out else None)
             model = self._model(cell)
             inputs: list[tuple[str, Net, bool]] = []
             for pin, net in into:
@@ -389,7 +391,11 @@ class UnitTiming:
         return [Point(self.module, place, name)] if name else []
 
     def _cell_point(self, cell: int, place: str) -> Point:
-        return Point(self.module, place, _DERIVED.sub("", self._cells[cell][0]).lstrip("\\"))
+        name = _DERIVED.sub("", self._cells[cell][0]).lstrip("\\")
+        if name.startswith("$") and (net := self._driven[cell]) is not None:
+            # Yosys made that name up.
+            name = self._name(net) or name
+        return Point(self.module, place, name)
 
     def _below(self, cell: int, place: str) -> "tuple[UnitTiming | None, str]":
         name, kind = self._cells[cell]

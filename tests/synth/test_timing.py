@@ -190,6 +190,12 @@ def test_paths_that_start_and_end_in_units():
     assert [(point.place, point.signal) for point in path.points] == [("x", "held"), ("y", "c")]
 
 
+def test_a_register_with_a_name_made_up_has_that_of_its_signal():
+    netlist = module({"a": ff("0", 3), "b": lut(3, out=4), "$auto$7": ff(4, 5)}, held=5)
+    (path,) = timing(netlist).paths(1)
+    assert path.points[-1].signal == "held"
+
+
 def test_logic_that_comes_back_to_itself_is_an_error():
     with pytest.raises(SynthesisError, match="unit: a loop without a register: around"):
         timing(module({"a": lut(4, out=3), "b": lut(3, out=4)}, around=3))
