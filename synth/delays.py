@@ -118,7 +118,8 @@ _ECP5: dict[str, tuple[int, int, int]] = {
     "mult_reset": (95, 105, 116),
 }
 
-_ECP5_HOP = (0.9, 0.8, 0.7)
+_ECP5_HOP = (1.15, 1.0, 0.85)
+"""Nanoseconds at those speed grades: a whole core's estimate is then what it was routed at."""
 
 
 def _ecp5_multiplier(p: Parameters, ns: Mapping[str, float]) -> CellDelays:
@@ -243,6 +244,7 @@ def ecp5_delays(speed: int = 6) -> Delays:
 # 7 series: picoseconds at speed grade -1.
 
 _XC7_HOP = 0.8
+"""Nanoseconds; no placement of a core was there to compare with."""
 _XC7_REGISTER = 303
 
 _XC7_LUT = (127, 238, 407, 472, 631, 642)
