@@ -50,12 +50,15 @@ class Target:
         Yosys' script for it, without its options for the top module and output.
     cells : dict
         Cell type → (resource, how many of it).
+    luts : dict
+        Cell type → look-up tables of the device that it takes; those of one LUT are left out.
     """
 
     name: str
     description: str
     command: str
     cells: dict[str, tuple[str, int]] = field(repr=False)
+    luts: dict[str, int] = field(repr=False)
 
     def resources(self, cells: dict[str, int]) -> Resources:
         """Count cells by type as resources; types that are none of them (multiplexers) drop out."""
@@ -65,6 +68,13 @@ class Target:
                 key, each = self.cells[cell]
                 found[key] = found.get(key, 0) + each * count
         return Resources(**found)
+
+    def device_luts(self, cells: dict[str, int]) -> int:
+        """Look-up tables of the device that cells take, those of carries and small RAMs too."""
+        return sum(
+            count * self.luts.get(cell, 1 if self.cells.get(cell, ("", 0))[0] == "lut" else 0)
+            for cell, count in cells.items()
+        )
 
 
 TARGETS: dict[str, Target] = {
@@ -83,6 +93,8 @@ TARGETS: dict[str, Target] = {
                 "PDPW16KD": ("bram", 1),
                 "TRELLIS_DPR16X4": ("lutram", 1),
             },
+            # As nextpnr counts them: a RAM holds its words in four, and writes through two more.
+            luts={"CCU2C": 2, "TRELLIS_DPR16X4": 6},
         ),
         Target(
             name="xc7",
@@ -101,6 +113,12 @@ TARGETS: dict[str, Target] = {
                     ("lutram", 1),
                 ),
                 **dict.fromkeys(("LDCE", "LDPE"), ("latch", 1)),
+            },
+            # A carry's are its operands', which are LUTs of their own.
+            luts={
+                **dict.fromkeys(("RAM32X1D", "RAM64X1D"), 2),
+                **dict.fromkeys(("RAM128X1D", "RAM32M", "RAM64M"), 4),
+                **dict.fromkeys(("SRL16E", "SRLC32E"), 1),
             },
         ),
     )

@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +69,8 @@ class Synthesis:
         Cell type → number in the whole netlist.
     resources : Resources
         Of the whole netlist.
+    netlists : dict
+        Module of each unit → its own netlist, packed.
     """
 
     config: Config
@@ -77,6 +79,7 @@ class Synthesis:
     units: list[UnitCells]
     cells: dict[str, int]
     resources: Resources
+    netlists: dict[str, Path] = field(default_factory=dict, repr=False)
 
     def unit(self, name: str) -> UnitCells:
         """Return a unit by its name; KeyError without one."""
@@ -92,7 +95,8 @@ class Synthesis:
         return total
 
 
-def _unit_name(module: str) -> str:
+def unit_name(module: str) -> str:
+    """The name of a unit by its module's: what all have in common is left out."""
     return module.removeprefix(TOP_NAME).lstrip("._") or "top"
 
 
@@ -131,7 +135,7 @@ def read_counts(texts: Mapping[str, str], target: Target) -> list[UnitCells]:
     return [
         UnitCells(
             module=module,
-            unit=_unit_name(module),
+            unit=unit_name(module),
             parent=parents[module],
             count=copies[module],
             cells=counts[module][0],
@@ -193,6 +197,7 @@ def synthesize(
     *,
     keep: Keep | None = None,
     netlist: bool = True,
+    whole: bool = False,
     timeout: float | None = None,
     tell: Callable[[str, int, int], None] | None = None,
 ) -> Synthesis:
@@ -208,6 +213,9 @@ def synthesize(
         that a unit that several machines have is synthesised once.
     netlist : bool
         Write the netlist: of a large array it is hundreds of megabytes.
+    whole : bool
+        Take the machine as one unit: Yosys sees across all of them, which takes longer and keeps
+        nothing for another machine.
     timeout : float, optional
         Seconds that all may take.
     tell : callable, optional
@@ -230,14 +238,14 @@ def synthesize(
     end = None if timeout is None else time.monotonic() + timeout
 
     def build(unit: Unit, place: Path) -> None:
-        log = folder / f"yosys-{_unit_name(unit.module)}.log"
+        log = folder / f"yosys-{unit_name(unit.module)}.log"
         left = None if end is None else max(1.0, end - time.monotonic())
         _build(unit, target, place, log=log, timeout=left)
 
-    parts = units(config, verilog)
+    parts = [Unit(module=TOP_NAME, text=verilog)] if whole else units(config, verilog)
     places: dict[str, Path] = {}
     for number, unit in enumerate(parts):
-        name = _unit_name(unit.module)
+        name = unit_name(unit.module)
         if tell is not None:
             tell(name, number, len(parts))
         if keep is None:
@@ -264,4 +272,5 @@ def synthesize(
         units=counted,
         cells=cells,
         resources=target.resources(cells),
+        netlists={module: place / _PACKED for module, place in places.items()},
     )

@@ -34,7 +34,7 @@ _FOLDER = Path(__file__).parent
 
 SECTIONS = {
     "Set-up": ("doctor", "fetch", "cache"),
-    "Hardware": ("presets", "generate", "synth"),
+    "Hardware": ("presets", "fit", "generate", "synth"),
     "Models": ("demo", "run", "compile", "inspect"),
     "Precision": ("compare", "search"),
     "Measurements": ("profile", "sweep", "bench"),

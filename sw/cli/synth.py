@@ -16,7 +16,9 @@ from tilewright.sw.cli._output import Column, emit_tables, json_option, spinner
 from tilewright.sw.errors import ResultError, UserError
 
 if TYPE_CHECKING:
+    from tilewright.hw.config import Config
     from tilewright.synth.nextpnr import PlaceAndRoute
+    from tilewright.synth.timing import Timing
     from tilewright.synth.yosys import Synthesis
 
 
@@ -29,8 +31,16 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Device family, ecp5 or xc7 (7 series).",
 )
+@click.option("--whole", is_flag=True, help="The machine in one piece, not unit by unit: slow.")
+@click.option(
+    "--timing",
+    is_flag=True,
+    help="Estimate the delays of each unit and the longest paths too (seconds).",
+)
 @click.option("--pnr", is_flag=True, help="Place and route too, on an ECP5-85 (minutes).")
-@click.option("--speed", type=click.IntRange(6, 8), default=6, metavar="N", help="Speed grade.")
+@click.option(
+    "--speed", type=click.IntRange(6, 8), default=6, metavar="N", help="Speed grade of an ECP5."
+)
 @click.option("--seed", type=int, default=1, metavar="N", help="Of the placement.")
 @click.option(
     "--timeout",
@@ -54,6 +64,8 @@ def command(
     config_file: Path | None,
     settings: tuple[str, ...],
     target_name: str,
+    whole: bool,
+    timing: bool,
     pnr: bool,
     speed: int,
     seed: int,
@@ -63,6 +75,8 @@ def command(
 ) -> None:
     """Synthesise a configuration with Yosys and show what each unit takes.
 
+    With --timing also estimate, before anything is placed, what limits the clock: the delays of the
+    cells, and the same for each wire between two.
     With --pnr also place and route it with nextpnr on an ECP5-85 and show the clock frequency and
     the path that limits it; the core's ports are registers of a harness, not pins. The tools come
     with the extra `synth` of the package.
@@ -71,10 +85,13 @@ def command(
     Examples:
       tilewright synth --preset tiny
       tilewright synth --preset small --target xc7
+      tilewright synth --preset tiny --timing --speed 8
       tilewright synth --preset tiny --pnr --speed 8 -o build/tiny --json tiny.json
     """
+    from tilewright.synth.delays import delays
     from tilewright.synth.nextpnr import place_and_route
     from tilewright.synth.targets import target
+    from tilewright.synth.timing import estimate
     from tilewright.synth.tools import SynthesisError, ToolMissingError, need
     from tilewright.synth.yosys import synthesize
 
@@ -88,7 +105,7 @@ def command(
     if not 1 <= timeout < math.inf:
         raise UserError(f"--timeout {timeout:g}: must be a number of seconds, 1 or more")
     folder = output or Path("build") / "synth" / f"{config.title}-{family.name}"
-    result = None
+    result = estimated = None
     start = time.monotonic()
     try:
         if pnr:
@@ -99,9 +116,17 @@ def command(
                 family,
                 folder,
                 keep=kept_unit,
+                whole=whole,
                 timeout=timeout,
                 tell=lambda unit, number, count: show(f"Yosys: {unit}, {number + 1} of {count}"),
             )
+        if timing:
+            with spinner("timing") as show:
+                estimated = estimate(
+                    synthesis,
+                    delays(family.name, speed),
+                    tell=lambda unit: show(f"timing: {unit}"),
+                )
         if pnr:
             with spinner(f"nextpnr: logs in {folder}"):
                 result = place_and_route(synthesis, speed=speed, seed=seed, timeout=timeout)
@@ -114,6 +139,7 @@ def command(
     seconds = time.monotonic() - start
 
     tables = [(f"{config.title} on {family.description}", _UNIT_COLUMNS, unit_rows(synthesis))]
+    keys: list[str] = []
     notes = [f"netlist: {synthesis.netlist}"]
     extra: dict[str, Any] = {
         "config": config.to_dict(),
@@ -122,7 +148,24 @@ def command(
         "cells": synthesis.cells,
         "seconds": seconds,
     }
+    if estimated is not None:
+        tables += [
+            (f"delays, {estimated.delays.title}", _TIMING_COLUMNS, timing_rows(estimated)),
+            ("longest paths, estimated", _LONGEST_COLUMNS, longest_rows(estimated, config)),
+        ]
+        keys += ["timing", "paths"]
+        notes.append(
+            f"clock: about {estimated.fmax:.1f} MHz, estimated before placement "
+            f"({estimated.period:.2f} ns; each hop between two cells {estimated.delays.hop:g} ns)"
+        )
+        extra["estimate"] = {
+            "fmax": estimated.fmax,
+            "period": estimated.period,
+            "hop": estimated.delays.hop,
+            "delays": estimated.delays.title,
+        }
     if result is not None:
+        keys.append("path")
         tables.append(("critical path", _PATH_COLUMNS, path_rows(result)))
         used = ", ".join(
             f"{kind} {used:,} of {available:,}"
@@ -143,7 +186,7 @@ def command(
             "routing": result.routing,
             "utilisation": result.utilisation,
         }
-    emit_tables(tables, json_path=json_path, keys=["path"], notes=notes, extra=extra)
+    emit_tables(tables, json_path=json_path, keys=keys, notes=notes, extra=extra)
 
 
 KIND = "synth"
@@ -178,6 +221,61 @@ _PATH_COLUMNS = [
     Column(key="kind", header="kind"),
     Column(key="cell", header="cell"),
 ]
+
+_LONGEST = 12
+
+
+def _in_ns(value: float) -> str:
+    return f"{value:.2f}" if value else ""
+
+
+_TIMING_COLUMNS = [
+    Column(key="unit", header="unit"),
+    Column(key="inside", header="register to register", right=True, show=_in_ns),
+    Column(key="input", header="input to register", right=True, show=_in_ns),
+    Column(key="output", header="register to output", right=True, show=_in_ns),
+    Column(key="through", header="input to output", right=True, show=_in_ns),
+]
+
+_LONGEST_COLUMNS = [
+    Column(key="delay", header="ns", right=True, show=_in_ns),
+    Column(key="logic", header="logic", right=True, show=_in_ns),
+    Column(key="hops", header="hops", right=True),
+    Column(key="start", header="from"),
+    Column(key="start_source", header="written in"),
+    Column(key="end", header="to"),
+    Column(key="end_source", header="written in"),
+]
+
+
+def timing_rows(estimated: "Timing") -> list[dict[str, Any]]:
+    """One row a unit: nanoseconds of its longest paths, those of the units it places included."""
+    from tilewright.synth.yosys import unit_name
+
+    return [
+        {"unit": unit_name(module), **unit.figures()} for module, unit in estimated.units.items()
+    ]
+
+
+def longest_rows(estimated: "Timing", config: "Config") -> list[dict[str, Any]]:
+    """One row a path: its ends with the lines they are written in, and the signals between."""
+    from tilewright.synth.sources import Sources
+
+    sources = Sources(config)
+    rows = []
+    for path in estimated.paths(_LONGEST):
+        points = [
+            {
+                "signal": f"{point.place}.{point.signal}".lstrip("."),
+                "source": sources.find(point.module, point.signal),
+            }
+            for point in path.points
+        ]
+        row: dict[str, Any] = {"delay": path.delay, "logic": path.logic, "hops": path.hops}
+        for name, point in (("start", points[0]), ("end", points[-1])):
+            row |= {name: point["signal"], f"{name}_source": point["source"]}
+        rows.append({**row, "points": points})
+    return rows
 
 
 def unit_rows(synthesis: "Synthesis") -> list[dict[str, Any]]:

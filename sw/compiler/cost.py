@@ -7,16 +7,35 @@ from dataclasses import replace
 from functools import lru_cache
 
 from tilewright.hw.config import Config
+from tilewright.sim.cycles import Memory, predict
 from tilewright.sw.compiler.layer import plan_layer
+from tilewright.sw.program import Program
 from tilewright.sw.quantize.precision import LayerPrecision
 from tilewright.sw.quantize.seeded import make_layer
 
 
+@lru_cache(maxsize=64)
+def _program(
+    config: Config, hidden: int, heads: int, ffn: int, sequence: int, precision: LayerPrecision
+) -> Program:
+    """A layer compiled by the first plan that fits; its numbers do not matter."""
+    layer = make_layer(0, hidden, heads, hidden // heads, ffn, precision)
+    if config.functions:
+        layer = replace(layer, act=config.functions[0])
+    return plan_layer(layer, config, sequence, effort=1).program
+
+
 @lru_cache(maxsize=1024)
 def layer_cycles(
-    config: Config, hidden: int, heads: int, ffn: int, sequence: int, precision: LayerPrecision
+    config: Config,
+    hidden: int,
+    heads: int,
+    ffn: int,
+    sequence: int,
+    precision: LayerPrecision,
+    memory: Memory | None = None,
 ) -> int:
-    """Cycles of one layer, compiled by the first plan that fits; its numbers do not matter.
+    """Cycles of one layer, compiled by the first plan that fits.
 
     Parameters
     ----------
@@ -26,16 +45,16 @@ def layer_cycles(
     sequence : int
         Tokens.
     precision : LayerPrecision
+    memory : Memory, optional
+        What stands behind the bus; the one that figures are given for by default.
 
     Raises
     ------
     CompileError
         If the layer does not fit.
     """
-    layer = make_layer(0, hidden, heads, hidden // heads, ffn, precision)
-    if config.functions:
-        layer = replace(layer, act=config.functions[0])
-    return plan_layer(layer, config, sequence, effort=1).estimate.cycles
+    program = _program(config, hidden, heads, ffn, sequence, precision)
+    return predict(program, config, memory=memory).cycles
 
 
 def model_cycles(
@@ -45,6 +64,9 @@ def model_cycles(
     ffn: int,
     sequence: int,
     precision: Iterable[LayerPrecision],
+    memory: Memory | None = None,
 ) -> int:
     """Cycles of all layers, one behind the other; see `layer_cycles`."""
-    return sum(layer_cycles(config, hidden, heads, ffn, sequence, layer) for layer in precision)
+    return sum(
+        layer_cycles(config, hidden, heads, ffn, sequence, layer, memory) for layer in precision
+    )

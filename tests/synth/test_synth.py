@@ -2,7 +2,6 @@
 
 import dataclasses
 import fcntl
-import functools
 import json
 import time
 from contextlib import nullcontext
@@ -19,31 +18,11 @@ from tilewright.synth import nextpnr, tools, yosys
 from tilewright.synth.targets import TARGETS, Resources, target
 from tilewright.synth.units import units
 
-YOSYS_TIMEOUT = 3000.0
 PNR_TIMEOUT = 5400.0
 LANE_DSPS = 7
 """A lane's products of 18×18: 32×16 two, 45×17 three, slope and channel one each."""
 
 pytest.importorskip("pyosys", reason="the extra `synth` is not installed")
-
-
-@pytest.fixture(scope="module")
-def synthesized(tmp_path_factory):
-    """Synthesise a preset for a target, each once."""
-
-    @functools.cache
-    def run(preset, name):
-        folder = tmp_path_factory.mktemp(f"{preset}-{name}")
-
-        def keep(key, build):
-            build(folder / "kept" / key)
-            return folder / "kept" / key
-
-        return yosys.synthesize(
-            preset_config(preset), target(name), folder, keep=keep, timeout=YOSYS_TIMEOUT
-        )
-
-    return run
 
 
 def blocks(width, depth):
@@ -149,9 +128,10 @@ def test_tiny_on_ecp5_at_60_mhz(synthesized):
 
 def test_a_unit_is_synthesised_once(synthesized, tmp_path):
     first = synthesized("tiny", "ecp5")
+    places = {path.parent.name: path.parent for path in first.netlists.values()}
 
     def keep(key, build):
-        return first.netlist.parent / "kept" / key
+        return places[key]
 
     again = yosys.synthesize(first.config, first.target, tmp_path, keep=keep)
     assert again.units == first.units
