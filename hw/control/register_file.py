@@ -9,7 +9,7 @@ from tilewright import __version__
 from tilewright.hw.cells import Cell
 from tilewright.hw.commands import REGIONS, SCALARS
 from tilewright.hw.config import Config
-from tilewright.hw.control.counters import COUNTER_BITS, NAMES
+from tilewright.hw.control.counters import COUNTER_BITS, CYCLES, NAMES
 from tilewright.hw.dma.axi import RESP_ERROR
 from tilewright.hw.manifest import manifest_hash
 from tilewright.hw.registers import (
@@ -30,11 +30,18 @@ def version_word() -> int:
     return major << 16 | minor << 8 | patch
 
 
+def _counter_numbers() -> dict[str, int]:
+    """Number of each counter, by the name of its registers without the half."""
+    names = [f"COUNT_{unit}_{reason}".upper() for unit, reason in NAMES]
+    return {"CYCLES": CYCLES, **{name: number for number, name in enumerate(names)}}
+
+
 class RegisterFile(Cell):
     """AXI4-Lite slave, one access at a time; unused addresses read 0 and ignore what is written.
 
     Every access answers OKAY, or by `Config.register_errors` SLVERR where there is nothing to read
-    or to write.
+    or to write. Reading the low half of a counter takes a snapshot, of which the high half is then
+    read.
 
     Attributes
     ----------
@@ -42,8 +49,8 @@ class RegisterFile(Cell):
     start, soft_reset, irq_clear : pulses
     irq_enable, program_offset, program_count, watchdog, scalars, bases, limits : rw registers
     status : 4 bits; fault_code, fault_unit, fault_index, fault_address : fault record
-    cycles, commands : of the run
-    counter_select, counter_value : to the counters
+    commands : of the run
+    counter_select, counter_read, counter_there, counter_value : to the counters
     """
 
     def __init__(self, config: Config) -> None:
@@ -88,9 +95,10 @@ class RegisterFile(Cell):
                 "fault_unit": In(3),
                 "fault_index": In(32),
                 "fault_address": In(64),
-                "cycles": In(COUNTER_BITS),
                 "commands": In(32),
-                "counter_select": Out(range(len(NAMES))),
+                "counter_select": Out(range(CYCLES + 1)),
+                "counter_read": Out(1),
+                "counter_there": In(1),
                 "counter_value": In(COUNTER_BITS),
             }
         )
@@ -164,39 +172,38 @@ class RegisterFile(Cell):
             "FAULT_INDEX": self.fault_index,
             "FAULT_ADDRESS_LO": self.fault_address[:32],
             "FAULT_ADDRESS_HI": self.fault_address[32:],
-            "CYCLES_LO": self.cycles[:32],
-            "CYCLES_HI": self.cycles[32:],
             "COMMANDS": self.commands,
             **storage,
         }
-        first_counter = min(r.address for n, r in REGISTERS.items() if n.startswith("COUNT_"))
         read_address = Signal(ADDRESS_WIDTH, reset_less=True)
         looks, has_value = Signal(), Signal()
         value = Signal(32, reset_less=True)
-        offset = Signal(ADDRESS_WIDTH)
+        low_half = Signal()  # of a counter
+        answers_read = Signal()
         m.d.comb += [
-            offset.eq(read_address - first_counter),
-            self.counter_select.eq(offset >> 3),
             self.s_axi_arready.eq(~looks & ~has_value),
             self.s_axi_rvalid.eq(has_value),
             self.s_axi_rdata.eq(value),
+            self.counter_read.eq(looks & low_half),
+            answers_read.eq(looks & (~low_half | self.counter_there)),
         ]
         with m.If(self.s_axi_arvalid & self.s_axi_arready):
             m.d.sync += [read_address.eq(self.s_axi_araddr), looks.eq(1)]
-        with m.If(looks):
+        with m.Switch(read_address[2:]):
+            for name, number in _counter_numbers().items():
+                with m.Case(REGISTERS[f"{name}_LO"].address >> 2):
+                    m.d.comb += [low_half.eq(1), self.counter_select.eq(number)]
+        with m.If(answers_read):
             m.d.sync += [looks.eq(0), has_value.eq(1), value.eq(0)]
             with m.Switch(read_address[2:]):
                 for name, source in values.items():
                     with m.Case(REGISTERS[name].address >> 2):
                         m.d.sync += value.eq(source)
-                for name, register in REGISTERS.items():
-                    if name.startswith("COUNT_"):
-                        with m.Case(register.address >> 2):
-                            m.d.sync += value.eq(
-                                self.counter_value[32:]
-                                if name.endswith("_HI")
-                                else self.counter_value[:32]
-                            )
+                for name in _counter_numbers():
+                    with m.Case(REGISTERS[f"{name}_LO"].address >> 2):
+                        m.d.sync += value.eq(self.counter_value[:32])
+                    with m.Case(REGISTERS[f"{name}_HI"].address >> 2):
+                        m.d.sync += value.eq(self.counter_value[32:])
         if config.register_errors:
             self._answer_errors(m, self.s_axi_rresp, looks, read_address, READABLE)
         with m.If(has_value & self.s_axi_rready):

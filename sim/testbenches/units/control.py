@@ -616,13 +616,18 @@ async def registers(dut: Any) -> None:
     assert await read("CONTROL") == 0
     # Counters: a reason a unit and cycle, together the cycles of the run.
     model.run = 0.7
-    for _ in range(400):
-        await RisingEdge(dut.clk)
+    # One that is read meanwhile is as it was in one of the cycles between question and answer.
+    for _ in range(15):
+        before = model.cycles
+        assert before <= await read("CYCLES_LO") <= model.cycles
+        before = model.counters["load"]["idle"]
+        assert before <= await read("COUNT_LOAD_IDLE_LO") <= model.counters["load"]["idle"]
     model.run = 0.0
     for _ in range(3):
         await RisingEdge(dut.clk)
     cycles = await read("CYCLES_LO")
     assert cycles == model.cycles > 200
+    assert await read("CYCLES_HI") == 0
     for unit, reasons in COUNTERS.items():
         found = {}
         for reason in reasons:
