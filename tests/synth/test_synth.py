@@ -131,7 +131,7 @@ def test_units_add_up(synthesized, preset, name):
     units = {unit.unit: unit.count for unit in synthesis.units}
     assert units["transfer_unit"] == 2
     assert units["lane"] == synthesis.config.lanes
-    assert {"dma", "registers", "decoder", "matmul", "vector", "array", "row_unit"} <= set(units)
+    assert {"dma", "registers", "issue", "matmul", "vector", "array", "row_unit"} <= set(units)
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_machines_share_units():
 
     before, after = keys(), keys("lanes=4")
     same = {name for name in before if before[name] == after[name]}
-    assert {"tilewright_array", "tilewright_lane", "tilewright_decoder"} <= same
+    assert {"tilewright_array", "tilewright_lane", "tilewright_issue"} <= same
     assert not {"tilewright_vector", "tilewright_scratchpad"} & same
 
 
