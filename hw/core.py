@@ -284,7 +284,7 @@ class Tilewright(Unwarned, wiring.Component):
         completed = Signal(32)
         ends = Signal()
         m.d.comb += ends.eq(running & ~faulted & ~resetting & front_end["ended"] & issue["empty"])
-        with m.If(front_end["began"] | issue["retired"] | ends):
+        with m.If(front_end["began"] | issue["retired"].any() | ends):
             m.d.sync += completed.eq(completed + 1)
 
         # --- Faults, in the order of their priority.

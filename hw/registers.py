@@ -103,7 +103,7 @@ def _build() -> dict[str, Register]:
     add("FAULT_ADDRESS_LO", 0x048, "ro", "DRAM address of the fault, bits 31 … 0")
     add("FAULT_ADDRESS_HI", 0x04C, "ro", "DRAM address of the fault, bits 63 … 32")
     add("CYCLES_LO", 0x050, "ro", "cycles of the run, start to done, bits 31 … 0")
-    add("CYCLES_HI", 0x054, "ro", "cycles of the run, bits 63 … 32, as CYCLES_LO was read")
+    add("CYCLES_HI", 0x054, "ro", "cycles of the run, bits 63 … 32")
     add("COMMANDS", 0x058, "ro", "commands completed in the run")
     for index in range(SCALARS):
         add(f"SCALAR{index}", 0x080 + 4 * index, "rw", f"scalar register {index}")

@@ -38,7 +38,6 @@ class CommandHolder(Cell):
     valid, number, word : a word for it
     a member an opcode, by its name : fields as in `command_layout`
     is_last : it is of the last opcode
-    index : of the command
     """
 
     def __init__(self, name: str, opcodes: tuple[Opcode, ...]) -> None:
@@ -49,7 +48,6 @@ class CommandHolder(Cell):
                 **_BUS,
                 **{code.name.lower(): Out(command_layout(code).size) for code in opcodes},
                 "is_last": Out(1),
-                "index": Out(INDEX_BITS),
             }
         )
 
@@ -60,10 +58,7 @@ class CommandHolder(Cell):
             fields = [_slice(held, field) for field in LAYOUTS[code].values()]
             m.d.comb += getattr(self, code.name.lower()).eq(Cat(fields))
         opcode = held[_INDEX_AT - 8 : _INDEX_AT]
-        m.d.comb += [
-            self.is_last.eq(opcode == self.opcodes[-1]),
-            self.index.eq(held[_INDEX_AT : _INDEX_AT + INDEX_BITS]),
-        ]
+        m.d.comb += self.is_last.eq(opcode == self.opcodes[-1])
         return m
 
 

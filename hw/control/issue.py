@@ -38,8 +38,7 @@ class Issue(Cell):
     bus_unit : a bit a unit; bus_number, bus_word : a word for the register of that unit
     command_valid, command_ready : a bit a unit; its register holds a command that may start
     done : a bit a unit, pulse; its oldest command is done
-    retired : pulse, a command's posts are out
-    retires : a bit a unit, the same
+    retired : a bit a unit, pulse; a command's posts are out
     empty : no unit has a command
     waiting : a bit a unit, its next command waits for tokens
     took : pulse, tokens were taken
@@ -65,8 +64,7 @@ class Issue(Cell):
                 "command_valid": Out(UNITS),
                 "command_ready": In(UNITS),
                 "done": In(UNITS),
-                "retired": Out(1),
-                "retires": Out(UNITS),
+                "retired": Out(UNITS),
                 "empty": Out(1),
                 "waiting": Out(UNITS),
                 "took": Out(1),
@@ -263,8 +261,7 @@ class Issue(Cell):
             token_write.data.eq(Mux(clearing, 0, total)),
             token_write.en.eq(clearing | goes),
             self.took.eq(goes & ~posts2),
-            self.retired.eq(goes & posts2 & ~more2),
-            self.retires.eq(Mux(self.retired, 1 << turn2, 0)),
+            self.retired.eq(Mux(goes & posts2 & ~more2, 1 << turn2, 0)),
         ]
         for unit in range(UNITS):
             mine = works2 & (turn2 == unit)

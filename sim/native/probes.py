@@ -5,6 +5,7 @@ The generated Verilog stays as it is; a simulator built without the module pays 
 
 from tilewright.hw.commands import Opcode, Unit
 from tilewright.hw.config import Config
+from tilewright.hw.control.words import IDENTITY
 from tilewright.hw.dma.records import Transfer
 from tilewright.sim.native.labels import field_slice
 
@@ -32,7 +33,6 @@ def _transfer(config: Config, unit: Unit) -> dict[str, tuple[int, str]]:
         "planes": 16,
         "run_stride": 16,
         "plane_stride": 16,
-        "index": 32,
     }
     return {
         f"{name}_{part}": (width, f"dispatch_{name}_transfer[{layout[part].offset} +: {width}]")
@@ -46,21 +46,34 @@ def probes(top: str, config: Config) -> str:
     nets = {
         "running": (1, "registers_status[0]"),
         "taken": (4, "issue_command_valid & issue_command_ready"),
-        "retired": (4, "issue_retires"),
+        "retired": (4, "issue_retired"),
         "busy": (4, _bits(list(_BUSY.values()))),
-        "matmul_index": (32, "32'(dispatch_matmul_index)"),
-        "vector_index": (32, "32'(dispatch_vector_index)"),
         "matmul_rows": (64, " * ".join(f"64'({size})" for size in sizes)),
         **_transfer(config, Unit.LOAD),
         **_transfer(config, Unit.STORE),
     }
+    # Who the next command of a unit is goes by on its way into the unit's register.
+    bus = {
+        "clk": (1, "clk"),
+        "bus_unit": (4, "issue_bus_unit"),
+        "bus_number": (4, "issue_bus_number"),
+        "bus_word": (32, "issue_bus_word"),
+    }
+    inputs = {**bus, **nets}
     lines = [f"module {top}_probes ("]
-    lines += [f"    input wire [{width - 1}:0] {name}_net," for name, (width, _) in nets.items()]
+    lines += [f"    input wire [{width - 1}:0] {name}_net," for name, (width, _) in inputs.items()]
     lines[-1] = lines[-1].rstrip(",")
     lines.append(");")
     for name, (width, _) in nets.items():
         lines.append(f"  wire [{width - 1}:0] {name} /* verilator public_flat_rd */ = {name}_net;")
+    for unit in _BUSY:
+        name = f"{unit.name.lower()}_index"
+        comes = f"bus_unit_net[{int(unit)}] && bus_number_net == {IDENTITY}"
+        lines += [
+            f"  reg [31:0] {name} /* verilator public_flat_rd */;",
+            f"  always @(posedge clk_net) if ({comes}) {name} <= bus_word_net >> 8;",
+        ]
     lines.append("endmodule")
-    connections = ",\n  ".join(f".{name}_net({value})" for name, (_, value) in nets.items())
+    connections = ",\n  ".join(f".{name}_net({value})" for name, (_, value) in inputs.items())
     lines.append(f"bind {top} {top}_probes probes (\n  {connections}\n);")
     return "\n".join(lines) + "\n"
