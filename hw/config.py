@@ -90,7 +90,7 @@ class Config:
     axi_max_burst : int
         Beats of the longest burst.
     queue_depth : int
-        Commands each unit's queue holds at the least, 1 … 64.
+        Commands that the queue of each unit holds at the least.
     register_errors : int
         1: answer SLVERR to an access of a register that does not exist, and to a write of one that
         is read-only; 0: answer OKAY, read 0 and ignore what is written.

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from tilewright.hw.cells import Cell
 from tilewright.hw.commands import (
-    LAYOUTS,
+    COMMAND_LAYOUTS,
     UNIT_OF_OPCODE,
     Fault,
     Field,
@@ -41,7 +41,7 @@ from tilewright.hw.registers import REGISTERS, RESOLVE_BITS
 
 QUEUES = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
 TRANSFERS = (Opcode.LOAD, Opcode.STORE)
-CLASSES = tuple(LAYOUTS)
+CLASSES = tuple(COMMAND_LAYOUTS)
 """Opcodes by the number they have here; one more is the program itself, a transfer of region 0."""
 PROGRAM = len(CLASSES)
 
@@ -195,7 +195,7 @@ class FrontEnd(Cell):
         assert (WAITS, POSTS, IDENTITY) == (0, 1, 2)
         word = Signal(WORD_BITS)
         m.d.comb += word.eq(Array(words)[number])
-        fields = LAYOUTS[Opcode.LOAD]
+        fields = COMMAND_LAYOUTS[Opcode.LOAD]
         with m.If(active & (number == fields["region"].offset // WORD_BITS)):
             m.d.sync += [
                 signal.eq(_in_word(word, fields[name]))
@@ -386,7 +386,7 @@ class FrontEnd(Cell):
             "stat": config.stat_rows,
         }
         for place, opcode in enumerate(CLASSES):
-            for field in LAYOUTS[opcode].values():
+            for field in COMMAND_LAYOUTS[opcode].values():
                 at = field.offset // WORD_BITS
                 if field.values is not None:
                     last = int(max(field.values))
@@ -396,13 +396,13 @@ class FrontEnd(Cell):
                 if bound is not None and bound < 1 << field.width:
                     yield "address", place, at, _in_word(word, field) >= bound
         begin = CLASSES.index(Opcode.BEGIN)
-        at = LAYOUTS[Opcode.BEGIN]["hash"].offset // WORD_BITS
+        at = COMMAND_LAYOUTS[Opcode.BEGIN]["hash"].offset // WORD_BITS
         for half in range(2):
             part = self.digest >> WORD_BITS * half & (1 << WORD_BITS) - 1
             yield "hash", begin, at + half, word != part
-        at = LAYOUTS[Opcode.BEGIN]["commands"].offset // WORD_BITS
+        at = COMMAND_LAYOUTS[Opcode.BEGIN]["commands"].offset // WORD_BITS
         yield "count", begin, at, word != self.count
-        vector = LAYOUTS[Opcode.VECTOR]
+        vector = COMMAND_LAYOUTS[Opcode.VECTOR]
         place, at = CLASSES.index(Opcode.VECTOR), vector["function"].offset // WORD_BITS
         function = _in_word(word, vector["function"])
         held = [

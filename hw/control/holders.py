@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from tilewright.hw.cells import Cell
-from tilewright.hw.commands import LAYOUTS, Field, Opcode
+from tilewright.hw.commands import COMMAND_LAYOUTS, Field, Opcode
 from tilewright.hw.config import Config
 from tilewright.hw.control import words
 from tilewright.hw.control.words import WORD_BITS, WORDS
@@ -55,7 +55,7 @@ class CommandHolder(Cell):
         m = Module()
         held = _hold(m, self)
         for code in self.opcodes:
-            fields = [_slice(held, field) for field in LAYOUTS[code].values()]
+            fields = [_slice(held, field) for field in COMMAND_LAYOUTS[code].values()]
             m.d.comb += getattr(self, code.name.lower()).eq(Cat(fields))
         opcode = held[_INDEX_AT - 8 : _INDEX_AT]
         m.d.comb += self.is_last.eq(opcode == self.opcodes[-1])
@@ -96,7 +96,7 @@ class TransferHolder(Cell):
         for name, _ in Transfer(self.config):
             value = own.get(name)
             if value is None:
-                value = _slice(held, LAYOUTS[Opcode.LOAD][name])
+                value = _slice(held, COMMAND_LAYOUTS[Opcode.LOAD][name])
             m.d.comb += getattr(transfer, name).eq(value)
         m.d.comb += self.transfer.eq(transfer)
         return m

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tilewright.hw.commands import (
     COMMAND_BYTES,
-    LAYOUTS,
+    COMMAND_LAYOUTS,
     SEMAPHORES,
     UNIT_OF_OPCODE,
     Unit,
@@ -158,7 +158,7 @@ class Dispatcher:
         self.retired = 0
         self.full = -1
         self.filled = Event()
-        own = (code for code in LAYOUTS if UNIT_OF_OPCODE[code] == unit)
+        own = (code for code in COMMAND_LAYOUTS if UNIT_OF_OPCODE[code] == unit)
         self.words = max(last_word(code) for code in own) - IDENTITY + 1
         self._posting: deque[Issue] = deque()
         self._posts_until = 0

@@ -16,7 +16,6 @@ from tilewright.hw.commands import (
     COMMAND_BYTES,
     COMMAND_LAYOUTS,
     COUNT_SCALAR_FLAG,
-    LAYOUTS,
     REGIONS,
     SCALARS,
     SEMAPHORES,
@@ -51,8 +50,7 @@ from tilewright.hw.registers import (
     RESOLVE_BITS,
     WRITABLE,
 )
-from tilewright.sim.native.simulator import SLVERR
-from tilewright.sim.testbenches.cell import Bench, pack_command
+from tilewright.sim.testbenches.units.cell import Bench, pack_command
 
 QUEUES = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
 LAST_WORDS = {
@@ -193,7 +191,7 @@ class _FrontEnd:
         """What a command must become."""
         opcode = Opcode(raw & 0xFF)
         scalars = [self.registers[REGISTERS[f"SCALAR{i}"].address >> 2] for i in range(SCALARS)]
-        layout = LAYOUTS[opcode]
+        layout = COMMAND_LAYOUTS[opcode]
         for name, field in layout.items():
             value = raw >> field.offset & 0xFFFF
             if field.kind == "count" and value & COUNT_SCALAR_FLAG:
@@ -223,7 +221,7 @@ async def front_end_routes(dut: Any) -> None:
         for index, raw in enumerate(body):
             opcode = Opcode(raw & 0xFF)
             if opcode in (Opcode.LOAD, Opcode.STORE) and rng.random() < 0.7:
-                offset = raw >> LAYOUTS[opcode]["offset"].offset
+                offset = raw >> COMMAND_LAYOUTS[opcode]["offset"].offset
                 bits = int(rng.integers(1, config.axi_addr_width + 1))
                 body[index] = _put(raw, opcode, "offset", offset & (1 << bits) - 1)
         program = [_begin(len(body) + 2, manifest_hash(config)), *body, int(Opcode.END)]
@@ -533,7 +531,7 @@ async def command_holder(dut: Any) -> None:
         assert bench.get("is_last") == int(opcode == opcodes[-1])
         fields = {
             name: raw >> field.offset & (1 << field.width) - 1
-            for name, field in LAYOUTS[opcode].items()
+            for name, field in COMMAND_LAYOUTS[opcode].items()
         }
         assert bench.get(opcode.name.lower()) == pack_command(opcode, fields)
 
@@ -557,7 +555,7 @@ async def transfer_holder(dut: Any) -> None:
         }
         got = bench.get("transfer")
         for name, (at, bits) in layout.items():
-            field = LAYOUTS[Opcode.LOAD].get(name)
+            field = COMMAND_LAYOUTS[Opcode.LOAD].get(name)
             value = raw >> field.offset if name not in want and field else want[name]
             assert got >> at & (1 << bits) - 1 == value & (1 << bits) - 1, name
 
