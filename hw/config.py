@@ -90,7 +90,7 @@ class Config:
     axi_max_burst : int
         Beats of the longest burst.
     queue_depth : int
-        Commands that the queue of each unit holds.
+        Commands that the queue of each unit holds at the least.
     register_errors : int
         1: answer SLVERR to an access of a register that does not exist, and to a write of one that
         is read-only; 0: answer OKAY, read 0 and ignore what is written.
@@ -197,10 +197,10 @@ class Config:
 
     @property
     def queue_places(self) -> int:
-        """Commands a unit's queue holds: 3 where 2 are asked for, as a memory of one word behind
-        the queue's output register would have an address of no bits, and Verilog has no such wire.
+        """Places for a unit's commands, those in the queue and those in the unit: a power of two.
+        One stays free.
         """
-        return 3 if self.queue_depth == 2 else self.queue_depth
+        return 1 << (self.queue_depth + 3).bit_length()
 
     @property
     def psum_bits(self) -> int:

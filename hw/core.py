@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, ClockDomain, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,15 +10,13 @@ from tilewright.hw.cells import Cell, Unwarned, place
 from tilewright.hw.commands import Fault, Opcode, Unit
 from tilewright.hw.config import Config, ConfigError
 from tilewright.hw.control.counters import Counters
-from tilewright.hw.control.decoder import QUEUES, Decoder
-from tilewright.hw.control.dispatcher import Dispatcher
+from tilewright.hw.control.front_end import FrontEnd
+from tilewright.hw.control.holders import CommandHolder, TransferHolder
+from tilewright.hw.control.issue import Issue
 from tilewright.hw.control.register_file import RegisterFile
-from tilewright.hw.control.tokens import Semaphores
-from tilewright.hw.control.transfers import TransferUnit, clipped_limit
 from tilewright.hw.dma.axi import connect_flat, flat_members
 from tilewright.hw.dma.dma import Dma
 from tilewright.hw.dma.records import Transfer
-from tilewright.hw.layouts import INDEX_BITS
 from tilewright.hw.manifest import manifest_hash
 from tilewright.hw.memories.accumulator import Accumulators
 from tilewright.hw.memories.row_table import RowTable
@@ -53,21 +51,20 @@ class Tilewright(Unwarned, wiring.Component):
         self.config = config
         self.reset = reset
         self.registers = RegisterFile(config)
-        self.decoder = Decoder(config)
-        self.semaphores = Semaphores(units=len(QUEUES))
+        self.front_end = FrontEnd(config, digest=manifest_hash(config))
+        self.issue = Issue(config)
         self.counters = Counters()
         self.matmul = MatmulUnit(config)
         self.vector = VectorUnit(config)
         self.scratchpad = Scratchpad(config)
         self.accumulators = Accumulators(config)
         self.row_table = RowTable(config)
-        self.transfers = TransferUnit(config)
-        depth = config.queue_places
-        self.dispatchers = {
-            Unit.LOAD: Dispatcher("load", (Opcode.LOAD,), queue_depth=depth),
-            Unit.MATMUL: Dispatcher("matmul", (Opcode.MATMUL,), queue_depth=depth),
-            Unit.VECTOR: Dispatcher("vector", (Opcode.VECTOR, Opcode.ROW), queue_depth=depth),
-            Unit.STORE: Dispatcher("store", (Opcode.STORE,), queue_depth=depth),
+        self.transfer_holder = TransferHolder(config)
+        self.holders: dict[Unit, Cell] = {
+            Unit.LOAD: self.transfer_holder,
+            Unit.MATMUL: CommandHolder("matmul", (Opcode.MATMUL,)),
+            Unit.VECTOR: CommandHolder("vector", (Opcode.VECTOR, Opcode.ROW)),
+            Unit.STORE: self.transfer_holder,
         }
         super().__init__(
             {
@@ -83,16 +80,15 @@ class Tilewright(Unwarned, wiring.Component):
         """Return the cells the top places."""
         return [
             self.registers,
-            self.decoder,
-            self.semaphores,
+            self.front_end,
+            self.issue,
             self.counters,
             self.matmul,
             self.vector,
             self.scratchpad,
             self.accumulators,
             self.row_table,
-            self.transfers,
-            *self.dispatchers.values(),
+            *self.holders.values(),
         ]
 
     def _clocked(self, m: Module) -> ClockDomain:
@@ -144,91 +140,85 @@ class Tilewright(Unwarned, wiring.Component):
             **registers,
             **{name: getattr(self, name) for name in self.registers.bus},
         )
-        # The decoder remembers END and a fault: a run begins with a fresh one.
-        decoder = put("decoder", self.decoder, reset=clear | starts)
-        semaphores = put("semaphores", self.semaphores)
+        # They remember END, faults and tokens: a run begins with fresh ones.
+        front_end = put("front_end", self.front_end, reset=clear | starts)
+        issue = put("issue", self.issue, reset=clear | starts)
         counters = put("counters", self.counters)
         matmul = put("matmul", self.matmul)
         vector = put("vector", self.vector)
         scratchpad = put("scratchpad", self.scratchpad)
         accumulators = put("accumulators", self.accumulators)
         row_table = put("row_table", self.row_table)
-        load = put("load_transfers", self.transfers)
-        store = put("store_transfers", self.transfers)
-        dispatch = {
-            unit: put(f"dispatch_{unit.name.lower()}", cell)
-            for unit, cell in self.dispatchers.items()
+        program = put("program", self.transfer_holder)
+        holders = {
+            unit: put(f"dispatch_{unit.name.lower()}", cell) for unit, cell in self.holders.items()
         }
 
         # --- Front end.
-        width = config.axi_addr_width
-        base = registers["bases"][:64]
-        program = Signal(65)
-        fetch_start = Signal()
+        place_of = data.View(Transfer(config), program["transfer"])
+        resolves, fetch_start = Signal(), Signal()
         m.d.comb += [
-            program.eq(base + registers["program_offset"]),
+            front_end["start"].eq(resolves),
+            front_end["count"].eq(registers["program_count"]),
+            front_end["command"].eq(dma.command.payload.data),
+            front_end["index"].eq(dma.command.payload.index),
+            front_end["last_command"].eq(dma.command.payload.last),
+            front_end["command_valid"].eq(dma.command.valid & ~halt),
+            dma.command.ready.eq(front_end["command_ready"]),
+            registers["resolve"].eq(front_end["register"]),
+            front_end["value"].eq(registers["resolved"]),
+            registers["busy"].eq(running),
+            program["valid"].eq(front_end["program_valid"]),
+            program["number"].eq(front_end["number"]),
+            program["word"].eq(front_end["word"]),
             dma.fetch.valid.eq(fetch_start & ~halt),
-            dma.fetch.payload.address.eq(program),
-            dma.fetch.payload.overflow.eq(program[width:].any()),
-            dma.fetch.payload.base.eq(base),
-            dma.fetch.payload.limit.eq(clipped_limit(registers["limits"][:64], width)),
+            dma.fetch.payload.address.eq(place_of.address),
+            dma.fetch.payload.overflow.eq(place_of.overflow),
+            dma.fetch.payload.base.eq(place_of.base),
+            dma.fetch.payload.limit.eq(place_of.limit),
             dma.fetch.payload.count.eq(registers["program_count"]),
-            decoder["hash"].eq(manifest_hash(config)),
-            decoder["count"].eq(registers["program_count"]),
-            decoder["command"].eq(dma.command.payload.data),
-            decoder["index"].eq(dma.command.payload.index),
-            decoder["command_valid"].eq(dma.command.valid & ~halt),
-            dma.command.ready.eq(decoder["command_ready"] & ~halt),
         ]
         with m.If(dma.fetch.valid & dma.fetch.ready):
             m.d.sync += fetch_start.eq(0)
+        with m.If(front_end["program_ready"]):
+            m.d.sync += fetch_start.eq(1)
 
-        # --- Dispatch and tokens.
-        for number, unit in enumerate(QUEUES):
-            net = dispatch[unit]
+        # --- Queues, tokens and units.
+        m.d.comb += [
+            *(
+                issue[name].eq(front_end[name])
+                for name in ("word", "number", "unit", "word_valid", "commit")
+            ),
+            front_end["room"].eq(issue["room"]),
+            issue["halt"].eq(halt),
+        ]
+        for unit, net in holders.items():
             m.d.comb += [
-                net["raw"].eq(decoder["raw"]),
-                net["raw_index"].eq(decoder["raw_index"]),
-                net["raw_valid"].eq(decoder["unit_valid"][number]),
-                decoder["unit_ready"][number].eq(net["raw_ready"]),
-                net["scalars"].eq(registers["scalars"]),
-                net["halt"].eq(halt),
-                net["wait_met"].eq(semaphores["wait_met"][number]),
-                semaphores["take"][number].eq(net["take"]),
-                semaphores["post"][number].eq(net["post"]),
+                net["valid"].eq(issue["bus_unit"][unit]),
+                net["number"].eq(issue["bus_number"]),
+                net["word"].eq(issue["bus_word"]),
             ]
-            for key in ("wait_semaphore", "wait_count", "post_semaphore", "post_count"):
-                m.d.comb += semaphores[key].word_select(number, 4).eq(net[key])
-        m.d.comb += semaphores["clear"].eq(starts)
-
-        for net, transfers, stream, done in (
-            (dispatch[Unit.LOAD], load, dma.load, dma.load_done),
-            (dispatch[Unit.STORE], store, dma.store, dma.store_done),
+        for unit, stream, done in (
+            (Unit.LOAD, dma.load, dma.load_done),
+            (Unit.STORE, dma.store, dma.store_done),
         ):
             m.d.comb += [
-                transfers["command"].eq(net["command"]),
-                transfers["index"].eq(net["index"]),
-                transfers["command_valid"].eq(net["command_valid"]),
-                net["command_ready"].eq(transfers["command_ready"]),
-                transfers["bases"].eq(registers["bases"]),
-                transfers["limits"].eq(registers["limits"]),
-                transfers["scalars"].eq(registers["scalars"]),
-                stream.payload.eq(data.View(Transfer(config), transfers["transfer"])),
-                stream.valid.eq(transfers["transfer_valid"] & ~halt),
-                transfers["transfer_ready"].eq(stream.ready & ~halt),
-                net["done"].eq(done),
+                stream.payload.eq(data.View(Transfer(config), holders[unit]["transfer"])),
+                stream.valid.eq(issue["command_valid"][unit]),
+                issue["command_ready"][unit].eq(stream.ready),
+                issue["done"][unit].eq(done),
             ]
-        for net, worker in (
-            (dispatch[Unit.MATMUL], matmul),
-            (dispatch[Unit.VECTOR], vector),
-        ):
+        for unit, worker in ((Unit.MATMUL, matmul), (Unit.VECTOR, vector)):
             m.d.comb += [
-                worker["command"].eq(net["command"]),
-                worker["command_valid"].eq(net["command_valid"]),
-                net["command_ready"].eq(worker["command_ready"]),
-                net["done"].eq(worker["done"]),
+                worker["command"].eq(holders[unit][unit.name.lower()]),
+                worker["command_valid"].eq(issue["command_valid"][unit]),
+                issue["command_ready"][unit].eq(worker["command_ready"]),
+                issue["done"][unit].eq(worker["done"]),
             ]
-        m.d.comb += vector["is_row"].eq(dispatch[Unit.VECTOR]["is_second"])
+        m.d.comb += [
+            vector["row_command"].eq(holders[Unit.VECTOR]["row"]),
+            vector["is_row"].eq(holders[Unit.VECTOR]["is_last"]),
+        ]
 
         # --- Memories.
         for reader, net, prefix in (
@@ -291,23 +281,11 @@ class Tilewright(Unwarned, wiring.Component):
                 m.d.comb += row_table[name].eq(vector[name])
 
         # --- Completion.
-        issued, retired = Signal(32), Signal(32)
-        sent = (decoder["unit_valid"] & decoder["unit_ready"]).any()
-        retiring: Value | int = 0
-        for net in dispatch.values():
-            retiring = retiring + net["retired"]
-        # A cycle late: a run must not end before an overflow of its last posts is known.
-        retiring_later = Signal(range(len(dispatch) + 1))
-        m.d.sync += [
-            issued.eq(issued + sent),
-            retiring_later.eq(Mux(clear, 0, retiring)),
-            retired.eq(retired + retiring_later),
-        ]
-        begun = decoder["begun"]
+        completed = Signal(32)
         ends = Signal()
-        m.d.comb += ends.eq(
-            running & ~faulted & ~resetting & decoder["ended"] & (issued == retired)
-        )
+        m.d.comb += ends.eq(running & ~faulted & ~resetting & front_end["ended"] & issue["empty"])
+        with m.If(front_end["began"] | issue["retired"].any() | ends):
+            m.d.sync += completed.eq(completed + 1)
 
         # --- Faults, in the order of their priority.
         # Both a cycle late: what moved, and who waits.
@@ -322,7 +300,7 @@ class Tilewright(Unwarned, wiring.Component):
             vector["write_factor"],
             vector["write_scale"],
             vector["sp_write_valid"],
-            *(net["take"] for net in dispatch.values()),
+            issue["took"],
         )
         moved = Signal(len(moves))
         m.d.sync += moved.eq(moves)
@@ -335,26 +313,19 @@ class Tilewright(Unwarned, wiring.Component):
         m.d.sync += bites.eq(
             running & (registers["watchdog"] != 0) & (idle_cycles >= registers["watchdog"])
         )
-        culprit = Signal(3)
-        culprit_index = Signal(INDEX_BITS)
-        order = (Unit.LOAD, Unit.STORE, Unit.MATMUL, Unit.VECTOR)
-        m.d.sync += [culprit.eq(Unit.FETCH), culprit_index.eq(retired + begun)]
-        waiting = {unit: Signal(name=f"{unit.name.lower()}_waited") for unit in order}
-        m.d.sync += [waiting[unit].eq(dispatch[unit]["waiting"]) for unit in order]
-        holds = {unit: dispatch[unit]["holds"] for unit in order}
-        for states, index in ((waiting, "index"), (holds, "oldest_index")):
-            for unit in reversed(order):
-                with m.If(states[unit]):
-                    m.d.sync += [
-                        culprit.eq(unit),
-                        culprit_index.eq(dispatch[unit][index]),
-                    ]
+        m.d.comb += [issue["bites"].eq(bites & running), issue["completed"].eq(completed)]
         found, code, unit_code = Signal(), Signal(4), Signal(3)
         index, address = Signal(32), Signal(64)
 
         causes: list[tuple[Value, Any, Any, Any, Any]] = [
             (starts & (registers["program_count"] == 0), Fault.PROGRAM_LENGTH, Unit.FETCH, 0, 0),
-            (decoder["fault"], decoder["fault_code"], Unit.FETCH, decoder["raw_index"], 0),
+            (
+                front_end["fault"],
+                front_end["fault_code"],
+                Unit.FETCH,
+                dma.command.payload.index,
+                0,
+            ),
         ]
         for record, unit in (
             (dma.fetch_fault, Unit.FETCH),
@@ -362,13 +333,9 @@ class Tilewright(Unwarned, wiring.Component):
             (dma.store_fault, Unit.STORE),
         ):
             causes.append((record.valid, record.code, unit, record.index, record.address))
-        for number, unit in enumerate(QUEUES):
-            # The command that was the oldest when it posted, two cycles ago.
-            index1 = Signal(INDEX_BITS, name=f"{unit.name.lower()}_index1", reset_less=True)
-            index2 = Signal(INDEX_BITS, name=f"{unit.name.lower()}_index2", reset_less=True)
-            m.d.sync += [index1.eq(dispatch[unit]["oldest_index"]), index2.eq(index1)]
-            causes.append((semaphores["overflow"][number], Fault.TOKEN_OVERFLOW, unit, index2, 0))
-        causes.append((bites & running, Fault.WATCHDOG, culprit, culprit_index, 0))
+        causes.append(
+            (issue["fault"], issue["fault_code"], issue["fault_unit"], issue["fault_index"], 0)
+        )
         for cause, *record in reversed(causes):
             with m.If(cause):
                 m.d.comb += found.eq(1)
@@ -402,10 +369,11 @@ class Tilewright(Unwarned, wiring.Component):
             self.irq.eq(registers["irq_enable"] & irq_pending),
         ]
         restart = starts & (registers["program_count"] != 0)
+        m.d.sync += resolves.eq(restart)
         with m.If(starts):
-            m.d.sync += [finished.eq(0), issued.eq(0), retired.eq(0)]
+            m.d.sync += [finished.eq(0), completed.eq(0)]
         with m.If(restart):
-            m.d.sync += [running.eq(1), fetch_start.eq(1)]
+            m.d.sync += running.eq(1)
         with m.If(registers["soft_reset"]):
             m.d.sync += resetting.eq(1)
         with m.If(resetting & dma.quiet):
@@ -420,8 +388,7 @@ class Tilewright(Unwarned, wiring.Component):
                 fault_address.eq(0),
                 irq_pending.eq(0),
                 fetch_start.eq(0),
-                issued.eq(0),
-                retired.eq(0),
+                completed.eq(0),
             ]
         m.d.comb += clear.eq(resetting & dma.quiet)
 
@@ -429,29 +396,27 @@ class Tilewright(Unwarned, wiring.Component):
         flags = {
             "load": (
                 dma.load_activity.busy,
-                dispatch[Unit.LOAD]["waiting"] & ~dma.load_activity.as_value().any(),
+                issue["waiting"][Unit.LOAD] & ~dma.load_activity.as_value().any(),
                 dma.load_activity.wait_memory,
                 dma.load_activity.wait_port,
             ),
             "matmul": (
                 matmul["busy"],
-                dispatch[Unit.MATMUL]["waiting"]
-                & ~matmul["stall_weights"]
-                & ~matmul["stall_hazard"],
+                issue["waiting"][Unit.MATMUL] & ~matmul["stall_weights"] & ~matmul["stall_hazard"],
                 matmul["stall_weights"],
                 matmul["stall_hazard"],
                 matmul["draining"],
             ),
             "vector": (
                 vector["busy"],
-                dispatch[Unit.VECTOR]["waiting"] & ~vector["stall_operand"] & ~vector["stall_row"],
+                issue["waiting"][Unit.VECTOR] & ~vector["stall_operand"] & ~vector["stall_row"],
                 vector["stall_operand"],
                 vector["stall_row"],
                 vector["draining"],
             ),
             "store": (
                 dma.store_activity.busy,
-                dispatch[Unit.STORE]["waiting"] & ~dma.store_activity.as_value().any(),
+                issue["waiting"][Unit.STORE] & ~dma.store_activity.as_value().any(),
                 dma.store_activity.wait_memory,
                 dma.store_activity.wait_port,
             ),
@@ -468,9 +433,10 @@ class Tilewright(Unwarned, wiring.Component):
             counters["flags"].eq(counted_flags),
             counters["clear"].eq(starts),
             counters["select"].eq(registers["counter_select"]),
+            counters["read"].eq(registers["counter_read"]),
+            registers["counter_there"].eq(counters["there"]),
             registers["counter_value"].eq(counters["value"]),
-            registers["cycles"].eq(counters["cycles"]),
-            registers["commands"].eq(retired + begun + finished),
+            registers["commands"].eq(completed),
             registers["status"].eq(Cat(running, finished, faulted, resetting)),
             registers["fault_code"].eq(fault_code),
             registers["fault_unit"].eq(fault_unit),

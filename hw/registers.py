@@ -8,6 +8,8 @@ IDENTIFICATION = 0x54575254
 """Value of register ID: "TWRT"."""
 ADDRESS_WIDTH = 12
 """Bits of the AXI4-Lite byte address."""
+RESOLVE_BITS = 7
+"""Bits of the word address of a register that commands may name."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,18 @@ class Register:
     access : str
         "ro", "rw", "w1" (write one to act, reads zero).
     doc : str
+    constant : bool
+        A write while a run is on does nothing.
     """
 
     name: str
     address: int
     access: str
     doc: str
+
+    @property
+    def constant(self) -> bool:
+        return self.access == "rw" and self.name not in ("IRQ_ENABLE", "WATCHDOG")
 
 
 CONTROL_START = 1 << 0

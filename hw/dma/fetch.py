@@ -181,6 +181,7 @@ class FetchEngine(wiring.Component):
             self.o.valid.eq(valid),
             self.o.payload.data.eq(command),
             self.o.payload.index.eq(index),
+            self.o.payload.last.eq(index == count1),
         ]
         with m.If(self.o.ready):
             m.d.sync += valid.eq(0)

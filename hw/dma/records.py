@@ -78,10 +78,12 @@ class FetchStart(data.StructLayout):
 
 
 class Command(data.StructLayout):
-    """A fetched command: `data`, 64 bytes little-endian, and its `index` from 0."""
+    """A fetched command: `data`, 64 bytes little-endian, its `index` from 0, and whether it is the
+    `last`.
+    """
 
     def __init__(self) -> None:
-        super().__init__({"data": 8 * COMMAND_BYTES, "index": 32})
+        super().__init__({"data": 8 * COMMAND_BYTES, "index": 32, "last": 1})
 
 
 class SpWrite(data.StructLayout):

@@ -116,7 +116,9 @@ class VectorUnit(Cell):
 
     Attributes
     ----------
-    command, is_row, command_valid, command_ready : resolved VECTOR or ROW command, low bits
+    command, row_command : resolved VECTOR command, ROW command
+    is_row : it is the latter that counts
+    command_valid, command_ready : one is there, it is taken
     done : pulse, the last write is visible
     acc_read_* : accumulator reader; sp_read_*, sp_write_* : scratchpad (writes never refused)
     the row table's ports
@@ -135,10 +137,10 @@ class VectorUnit(Cell):
         )
         word = 8 * config.word_bytes
         sp_address = (config.sp_words - 1).bit_length()
-        size = max(command_layout(Opcode.VECTOR).size, command_layout(Opcode.ROW).size)
         super().__init__(
             {
-                "command": In(size),
+                "command": In(command_layout(Opcode.VECTOR).size),
+                "row_command": In(command_layout(Opcode.ROW).size),
                 "is_row": In(1),
                 "command_valid": In(1),
                 "command_ready": Out(1),
@@ -193,7 +195,7 @@ class VectorUnit(Cell):
         m = Module()
         layout = command_layout(Opcode.VECTOR)
         command = Signal(layout, reset_less=True)
-        incoming = data.View(layout, self.command[: layout.size])
+        incoming = data.View(layout, self.command)
 
         # One command at a time.
         running = Signal()
@@ -678,7 +680,7 @@ class VectorUnit(Cell):
             m,
             "row_unit",
             self.row_unit,
-            command=self.command[: command_layout(Opcode.ROW).size],
+            command=self.row_command,
             start=run.start & self.is_row,
             active=row_active,
             f1=self.f1,

@@ -4,41 +4,40 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from tilewright.hw.commands import (
     COMMAND_BYTES,
     COMMAND_LAYOUTS,
-    POST_SLOTS,
     SEMAPHORES,
     UNIT_OF_OPCODE,
-    WAIT_SLOTS,
     Unit,
 )
 from tilewright.hw.config import Config
+from tilewright.hw.control.words import IDENTITY, last_word, resolve_cycles
 from tilewright.hw.encoding import Command
 from tilewright.sim.cycles.bus import ReadBus, fetch_beats
 from tilewright.sim.cycles.clock import Clock, Event, Process
 from tilewright.sim.cycles.timeline import Intervals
 
-FETCH_START = 5
+FETCH_START = 18
 """Cycle in which the fetch asks for its first burst."""
 ASK_AGAIN = 3
 """Cycles from one burst's request to the next."""
 BEAT_TO_GATHER = 3
 """Cycles from a beat on the bus to its place in the command."""
-DECODE = 2
-"""Cycles from the decoder's taking a command to its offer to the queue."""
-QUEUE = 2
-"""Cycles from a queue's input to its output."""
-POST = 1
-"""Cycles from the end of a command to its first token."""
-POST_VISIBLE = 2
-"""Cycles from a post to the wait that sees it."""
-IN_FLIGHT = 8
-"""Commands a unit may hold that are not retired."""
-RETIRE_TO_END = 2
+DECIDE = 2
+"""Cycles from the last word of a command to the end of its checks."""
+QUEUED = 2
+"""Cycles from there until it can leave its queue."""
+TURNS = 4
+"""Cycles from one turn of a unit with the tokens to the next."""
+TOKENS = 2
+"""Cycles from a turn to the tokens."""
+SENT = 3
+"""Cycles from a unit's choice to its first word's arrival."""
+RETIRE_TO_END = 1
 """Cycles from the last command's retirement to the last cycle of the run."""
 
 
@@ -98,14 +97,33 @@ class Semaphores:
         self.clock.fire(self.changed[number])
 
 
-@dataclass
-class Queue:
-    """Commands of a unit that were decoded."""
+class Sender:
+    """The way from the queues to the units' registers: one command at a time."""
 
-    depth: int
-    items: deque[tuple[int, Issue]] = field(default_factory=deque)
-    filled: Event = field(default_factory=Event)
-    emptied: Event = field(default_factory=Event)
+    ORDER = (Unit.MATMUL, Unit.VECTOR, Unit.LOAD, Unit.STORE)
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.wanted: dict[Unit, Dispatcher] = {}
+        self.asked = Event()
+        clock.start(self._send())
+
+    def ask(self, dispatcher: Dispatcher) -> None:
+        """Send the next command of a unit; from this cycle on it may be chosen."""
+        self.wanted[dispatcher.unit] = dispatcher
+        self.clock.fire(self.asked)
+
+    def _send(self) -> Process:
+        clock = self.clock
+        while True:
+            while not self.wanted:
+                yield self.asked
+            unit = next(unit for unit in self.ORDER if unit in self.wanted)
+            dispatcher = self.wanted.pop(unit)
+            chosen = clock.now
+            yield chosen + dispatcher.words + 1
+            dispatcher.full = chosen + dispatcher.words + SENT
+            clock.fire(dispatcher.filled)
 
 
 class Dispatcher:
@@ -117,54 +135,86 @@ class Dispatcher:
         Cycles in which the command at the head waited for tokens.
     retired : int
         Cycle of the last retirement.
+    full : int
+        Cycle from which on the unit's register holds the next command; -1 until it is known.
     """
 
     def __init__(
-        self, clock: Clock, config: Config, unit: Unit, semaphores: Semaphores, worker: Worker
+        self,
+        clock: Clock,
+        config: Config,
+        unit: Unit,
+        semaphores: Semaphores,
+        sender: Sender,
+        worker: Worker,
     ) -> None:
         self.clock, self.semaphores, self.worker = clock, semaphores, worker
-        self.queue = Queue(config.queue_places)
+        self.unit, self.sender = unit, sender
+        self.places = config.queue_places - 1
+        self.held = 0
+        self.queue: deque[tuple[int, Issue]] = deque()
+        self.came, self.room = Event(), Event()
         self.waits: Intervals = []
-        self.in_flight = 0
-        self.room = Event()
         self.retired = 0
-        counts = (
-            sum(spec.kind == "count" for spec in layout.values())
-            for opcode, layout in COMMAND_LAYOUTS.items()
-            if UNIT_OF_OPCODE[opcode] == unit
-        )
-        self.steps = max(WAIT_SLOTS, *counts)
+        self.full = -1
+        self.filled = Event()
+        own = (code for code in COMMAND_LAYOUTS if UNIT_OF_OPCODE[code] == unit)
+        self.words = max(last_word(code) for code in own) - IDENTITY + 1
         self._posting: deque[Issue] = deque()
+        self._posts_until = 0
         self._ended = Event()
         clock.start(self._dispatch())
         clock.start(self._post())
 
+    def add(self, issue: Issue, cycle: int) -> None:
+        """Queue a command that is there from a cycle on."""
+        self.held += 1
+        self.queue.append((cycle, issue))
+        self.clock.fire(self.came)
+
+    def _turn(self, cycle: int) -> int:
+        """The unit's first turn from a cycle on."""
+        return cycle + (self.unit - cycle) % TURNS
+
     def _dispatch(self) -> Process:
-        clock, queue, values = self.clock, self.queue, self.semaphores.values
+        clock = self.clock
         while True:
-            while not queue.items:
-                yield queue.filled
-            yield queue.items[0][0]
-            _, issue = queue.items.popleft()
-            clock.fire(queue.emptied)
-            yield clock.now + 1
-            for slot in range(self.steps):
-                if slot < len(issue.command.waits):
-                    token = issue.command.waits[slot]
-                    since = clock.now
-                    while values[token.semaphore] < token.amount:
-                        yield self.semaphores.changed[token.semaphore]
-                    if clock.now > since:
-                        self.waits.append((since, clock.now))
-                    values[token.semaphore] -= token.amount
-                yield clock.now + 1
-            while self.in_flight >= IN_FLIGHT:
-                yield self.room
+            while not self.queue:
+                yield self.came
+            yield self.queue[0][0]
+            _, issue = self.queue.popleft()
+            self.full = -1
+            self.sender.ask(self)
+            yield from self._wait(issue)
+            while self.full < 0:
+                yield self.filled
+            yield self.full
             yield from self.worker.accept()
-            self.in_flight += 1
             issue.start = clock.now
             self.worker.take(issue)
             yield clock.now + 1
+
+    def _wait(self, issue: Issue) -> Process:
+        """Serve the waits, a slot a turn."""
+        clock, values = self.clock, self.semaphores.values
+        turn = self._turn(clock.now)
+        for token in issue.command.waits or (None,):
+            yield turn
+            # Posts go first.
+            while self._posts_until > clock.now:
+                yield self._turn(self._posts_until)
+            yield clock.now + TOKENS
+            if token is not None:
+                since = clock.now
+                while values[token.semaphore] < token.amount:
+                    yield self.semaphores.changed[token.semaphore]
+                    turn = max(clock.now - TOKENS, self._posts_until)
+                    yield self._turn(turn) + TOKENS
+                if clock.now > since:
+                    self.waits.append((since + 1, clock.now + 1))
+                values[token.semaphore] -= token.amount
+            turn = clock.now - TOKENS + TURNS
+        yield clock.now + 1
 
     def end(self, issue: Issue) -> None:
         """The unit is through with a command in this cycle."""
@@ -178,14 +228,18 @@ class Dispatcher:
             while not self._posting:
                 yield self._ended
             issue = self._posting.popleft()
-            first = max(clock.now, issue.done + POST)
-            for slot, token in enumerate(issue.command.posts):
-                yield first + slot + POST_VISIBLE
-                self.semaphores.post(token.semaphore, token.amount)
-            self.retired = first + POST_SLOTS - 1
-            self.in_flight -= 1
+            turn = self._turn(max(clock.now, issue.done + 1))
+            posts = issue.command.posts or (None,)
+            self._posts_until = turn + TURNS * len(posts)
+            for token in posts:
+                yield turn + TOKENS
+                if token is not None:
+                    self.semaphores.post(token.semaphore, token.amount)
+                turn += TURNS
+            self.retired = clock.now
+            self.held -= 1
             clock.fire(self.room)
-            yield first + POST_SLOTS
+            yield clock.now + 1
 
 
 class FrontEnd:
@@ -239,11 +293,11 @@ class FrontEnd:
             yield max(clock.now + parts - 1, there)
             self.gathered = max(self.gathered, beat + 1)
             clock.fire(self.space)
-            yield clock.now + 1 + DECODE
             unit = issue.command.unit
-            if unit != Unit.FETCH:
-                queue = self.dispatchers[unit].queue
-                while len(queue.items) >= queue.depth:
-                    yield queue.emptied
-                queue.items.append((clock.now + QUEUE, issue))
-                clock.fire(queue.filled)
+            dispatcher = self.dispatchers.get(unit)
+            while dispatcher is not None and dispatcher.held >= dispatcher.places:
+                yield dispatcher.room
+            yield clock.now + 1 + resolve_cycles(issue.command.opcode) + DECIDE
+            if dispatcher is not None:
+                dispatcher.add(issue, clock.now + QUEUED)
+            yield clock.now + 1

@@ -16,6 +16,7 @@ from tilewright.sim.cycles.control import (
     FrontEnd,
     Issue,
     Semaphores,
+    Sender,
     Worker,
 )
 from tilewright.sim.cycles.matmul import MatmulUnit
@@ -88,8 +89,9 @@ def predict(
     matmul = MatmulUnit(clock, config, ports, ends(Unit.MATMUL))
     vector = VectorUnit(clock, config, ports, ends(Unit.VECTOR))
     workers: tuple[Worker, ...] = (load, matmul, vector, store)
+    sender = Sender(clock)
     for unit, worker in zip(UNITS, workers, strict=True):
-        dispatchers[unit] = Dispatcher(clock, config, unit, semaphores, worker)
+        dispatchers[unit] = Dispatcher(clock, config, unit, semaphores, sender, worker)
     FrontEnd(clock, config, read, issues, dispatchers)
     clock.run()
     for issue in issues:

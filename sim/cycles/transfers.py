@@ -11,8 +11,6 @@ from tilewright.sim.cycles.clock import Clock, Event, Process
 from tilewright.sim.cycles.control import Issue
 from tilewright.sim.cycles.timeline import Intervals
 
-TO_ENGINE = 2
-"""Cycles from the dispatcher to the DMA."""
 FIRST_BURST = 5
 """Cycles from a transfer's entry to its first burst."""
 READ_DONE = 4
@@ -23,8 +21,6 @@ WRITE_NEXT = 3
 """The same of later ones, whose data waits already."""
 WRITE_DONE = 1
 """Cycles from the last response to the end of the transfer."""
-_HELD = 2
-"""Transfers between dispatcher and DMA."""
 
 
 def runs(config: Config, f: dict[str, int]) -> Iterator[tuple[int, int]]:
@@ -51,8 +47,8 @@ class _Engine:
         clock.start(self._run())
 
     def accept(self) -> Process:
-        """Wait until the transfer unit has room."""
-        while len(self.held) >= _HELD:
+        """Wait until the one before has made its bursts."""
+        while self.held:
             yield self.left
 
     def take(self, issue: Issue) -> None:
@@ -70,13 +66,11 @@ class _Engine:
             while not self.held:
                 yield self.came
             issue = self.held[0]
-            yield issue.start + TO_ENGINE
             entered = clock.now
-            yield entered + 1
-            self.held.popleft()
-            clock.fire(self.left)
             yield entered + FIRST_BURST
             yield from self.move(issue, entered)
+            self.held.popleft()
+            clock.fire(self.left)
 
     def move(self, issue: Issue, entered: int) -> Process:
         """Make a transfer's bursts; its end comes by itself."""

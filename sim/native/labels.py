@@ -46,17 +46,17 @@ _LABELS: tuple[tuple[str, type[enum.IntEnum], int, str], ...] = (
     ("run", Run, 4, "registers_status"),
     ("fault", Fault, 4, "registers_fault_code"),
     ("fault_unit", Unit, 3, "registers_fault_unit"),
-    ("decoded_opcode", Opcode, 8, "decoder_raw[7:0]"),
-    ("matmul_mode", XMode, 3, field_slice("dispatch_matmul_command", Opcode.MATMUL, "mode")),
+    ("decoded_opcode", Opcode, 8, "front_end_command[7:0]"),
+    ("matmul_mode", XMode, 3, field_slice("dispatch_matmul_matmul", Opcode.MATMUL, "mode")),
     (
         "vector_function",
         Function,
         3,
-        field_slice("dispatch_vector_command", Opcode.VECTOR, "function"),
+        field_slice("dispatch_vector_vector", Opcode.VECTOR, "function"),
     ),
-    ("vector_post", Post, 2, field_slice("dispatch_vector_command", Opcode.VECTOR, "post")),
-    ("vector_out", Out, 3, field_slice("dispatch_vector_command", Opcode.VECTOR, "out")),
-    ("row_op", RowOp, 2, field_slice("dispatch_vector_command", Opcode.ROW, "op")),
+    ("vector_post", Post, 2, field_slice("dispatch_vector_vector", Opcode.VECTOR, "post")),
+    ("vector_out", Out, 3, field_slice("dispatch_vector_vector", Opcode.VECTOR, "out")),
+    ("row_op", RowOp, 2, field_slice("dispatch_vector_row", Opcode.ROW, "op")),
 )
 
 

@@ -184,22 +184,13 @@ class Machine:
 
     # ---- registers ----
 
-    def read(self, name: str, *, still: bool = False) -> int:
-        """Read a register by name; a name without _LO and _HI reads both.
-
-        `still` says that nothing runs, so that halves read one after the other belong together.
-        """
+    def read(self, name: str) -> int:
+        """Read a register by name; a name without _LO and _HI reads both."""
         if name in REGISTERS:
             return self.transport.read32(REGISTERS[name].address)
-        low, high = self._halves(name)
-        if still:
-            return self.transport.read32(high) << 32 | self.transport.read32(low)
-        # The counters of a run that goes on may carry in between.
-        while True:
-            upper = self.transport.read32(high)
-            lower = self.transport.read32(low)
-            if self.transport.read32(high) == upper:
-                return upper << 32 | lower
+        # In this order: the low half of a counter takes a snapshot of both.
+        low, high = (self.transport.read32(address) for address in self._halves(name))
+        return high << 32 | low
 
     def write(self, name: str, value: int) -> None:
         """Write a register by name; a name without _LO and _HI writes both."""
@@ -309,9 +300,9 @@ class Machine:
                 self._stop()
             raise late
         result = RunResult(
-            cycles=self.read("CYCLES", still=True),
+            cycles=self.read("CYCLES"),
             commands=self.read("COMMANDS"),
-            counters=self.counters(still=True),
+            counters=self.counters(),
             seconds=seconds,
             spans=self.transport.spans() if isinstance(self.transport, Recorder) else (),
         )
@@ -339,13 +330,10 @@ class Machine:
                 parts.append(f"{unit} mostly {reason}")
         return ", ".join(parts) or "no unit has counted a cycle"
 
-    def counters(self, *, still: bool = False) -> dict[str, dict[str, int]]:
-        """Cycles of each kind, of each unit, of the last run; `still` as of `read`."""
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Cycles of each kind, of each unit, of the last run."""
         return {
-            unit: {
-                reason: self.read(f"COUNT_{unit}_{reason}".upper(), still=still)
-                for reason in reasons
-            }
+            unit: {reason: self.read(f"COUNT_{unit}_{reason}".upper()) for reason in reasons}
             for unit, reasons in COUNTERS.items()
         }
 

@@ -91,7 +91,7 @@ def simulator_library(
     tell = progress or (lambda text: None)
     if isinstance(source, Config):
         text = generated(source, progress=progress)
-        names, nets = labels(TOP_NAME) if trace else "", probes(TOP_NAME) if spans else ""
+        names, nets = labels(TOP_NAME) if trace else "", probes(TOP_NAME, source) if spans else ""
     else:
         text, names, nets = source, "", ""
     key = build_key(text, trace=trace, labels=names, probes=nets)

@@ -64,7 +64,7 @@ class MatmulBench(Cell):
 class RegisterBench(Cell):
     """Register file with the counters it reads."""
 
-    SHARED = {"counter_select": "select", "counter_value": "value", "cycles": "cycles"}
+    SHARED = {f"counter_{name}": name for name in ("select", "read", "there", "value")}
 
     def __init__(self, config: Config) -> None:
         self.cell_name = "register_bench"

@@ -101,7 +101,7 @@ def test_operations_on_rtl() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sequence", "rtl", "model"), [("tiny", 8, 21654, 21424), ("small", 16, 12206, 12207)]
+    ("name", "sequence", "rtl", "model"), [("tiny", 8, 21555, 21495), ("small", 16, 12283, 12279)]
 )
 def test_cycles_are_held(name: str, sequence: int, rtl: int, model: int) -> None:
     """Two small programs to the cycle: a change of schedule, hardware or model shows here."""

@@ -95,8 +95,11 @@ def test_memories_and_multipliers(synthesized, preset, name):
     assert row_table.bram >= row_table_blocks(config)
 
     assert synthesis.resources.latch == 0
+    # Two copies of the registers; the queues' words and their slots.
+    control = sum(synthesis.unit(unit).resources.bram for unit in ("registers", "issue"))
+    assert control <= 4
     assert synthesis.resources.bram <= (
-        scratchpad.bram + accumulators.bram + row_table.bram + config.lanes + 1
+        scratchpad.bram + accumulators.bram + row_table.bram + config.lanes + 1 + control
     )
 
 
@@ -110,7 +113,7 @@ def test_units_add_up(synthesized, preset, name):
     units = {unit.unit: unit.count for unit in synthesis.units}
     assert units["transfer_unit"] == 2
     assert units["lane"] == synthesis.config.lanes
-    assert {"dma", "registers", "decoder", "matmul", "vector", "array", "row_unit"} <= set(units)
+    assert {"dma", "registers", "issue", "matmul", "vector", "array", "row_unit"} <= set(units)
 
 
 @pytest.mark.slow
@@ -151,7 +154,7 @@ def test_machines_share_units():
 
     before, after = keys(), keys("lanes=4")
     same = {name for name in before if before[name] == after[name]}
-    assert {"tilewright_array", "tilewright_lane", "tilewright_decoder"} <= same
+    assert {"tilewright_array", "tilewright_lane", "tilewright_issue"} <= same
     assert not {"tilewright_vector", "tilewright_scratchpad"} & same
 
 

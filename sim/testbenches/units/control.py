@@ -1,7 +1,7 @@
-"""Testbenches of decoder, dispatcher, semaphores, transfer unit, registers with counters.
+"""Testbenches of front end, queues with tokens, holders, registers with counters.
 
-Parameters: `config`; `opcodes`, of the dispatcher; `transfer`, fields of a transfer as
-[offset, width]; `in_flight`, how many commands a dispatcher has in its unit at most; `count`.
+Parameters: `config`; `opcodes`, of a holder; `transfer`, fields of a transfer as [offset, width];
+`count`.
 """
 
 from collections import deque
@@ -16,25 +16,49 @@ from tilewright.hw.commands import (
     COMMAND_BYTES,
     COMMAND_LAYOUTS,
     COUNT_SCALAR_FLAG,
-    POST_SLOTS,
     REGIONS,
     SCALARS,
     SEMAPHORES,
     TOKEN_MAX,
     UNIT_OF_OPCODE,
-    WAIT_SLOTS,
     Fault,
     Opcode,
     Post,
     Unit,
 )
+from tilewright.hw.control.words import (
+    ADDRESS_HI,
+    ADDRESS_LO,
+    BASE_HI,
+    BASE_LO,
+    BEYOND_BIT,
+    BEYOND_WORD,
+    IDENTITY,
+    LIMIT_HI,
+    LIMIT_LO,
+    WORDS,
+    last_word,
+    resolve_cycles,
+)
 from tilewright.hw.encoding import DecodeError, decode, illegal_field
 from tilewright.hw.manifest import manifest_hash
-from tilewright.hw.registers import COUNTERS, IDENTIFICATION, READABLE, REGISTERS, WRITABLE
-from tilewright.sim.testbenches.units.cell import Bench, pack, pack_command, unpack
+from tilewright.hw.registers import (
+    COUNTERS,
+    IDENTIFICATION,
+    READABLE,
+    REGISTERS,
+    RESOLVE_BITS,
+    WRITABLE,
+)
+from tilewright.sim.testbenches.units.cell import Bench, pack_command
 
 QUEUES = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
-HASH = 0x0123_4567_89AB_CDEF
+LAST_WORDS = {
+    Unit.LOAD: LIMIT_LO,
+    Unit.MATMUL: last_word(Opcode.MATMUL),
+    Unit.VECTOR: last_word(Opcode.VECTOR),
+    Unit.STORE: LIMIT_LO,
+}
 
 
 def _put(raw: int, opcode: Opcode, name: str, value: int) -> int:
@@ -69,7 +93,7 @@ def random_raw(bench: Bench, opcode: Opcode, *, scalars: bool = True) -> int:
     return raw
 
 
-def _begin(count: int, number: int = HASH) -> int:
+def _begin(count: int, number: int) -> int:
     raw = _put(int(Opcode.BEGIN), Opcode.BEGIN, "hash", number)
     return _put(raw, Opcode.BEGIN, "commands", count)
 
@@ -77,70 +101,160 @@ def _begin(count: int, number: int = HASH) -> int:
 UNITS = tuple(op for op in Opcode if op not in (Opcode.BEGIN, Opcode.END))
 
 
-class _Decoder:
-    """Commands in, routed commands out."""
+class _FrontEnd:
+    """Commands in, words out; the register file and the queues around it."""
 
-    def __init__(self, bench: Bench, commands: list[int], *, pause: float) -> None:
-        self.bench, self.pause = bench, pause
+    def __init__(self, bench: Bench, commands: list[int], *, count: int, pause: float) -> None:
+        rng, config = bench.rng, bench.config
+        self.bench, self.count, self.pause = bench, count, pause
         self.queue = deque(enumerate(commands))
-        self.routed: list[tuple[Unit, int, int]] = []
+        self.held: dict[int, int] = {}
+        self.routed: list[tuple[Unit, list[int]]] = []
+        self.program: dict[int, int] | None = None
         self.faults: list[int] = []
+        self.registers = [0] * (1 << RESOLVE_BITS)
+        spaces = [(1 << config.axi_addr_width) - 1, 1 << config.axi_addr_width, (1 << 64) - 1, 0]
+        for region in range(REGIONS):
+            for name in ("BASE", "LIMIT"):
+                value = int(rng.integers((1 << config.axi_addr_width) - 1, dtype=np.uint64))
+                self.write(
+                    f"{name}{region}", spaces[rng.integers(4)] if rng.random() < 0.3 else value
+                )
+        for index in range(SCALARS):
+            self.registers[REGISTERS[f"SCALAR{index}"].address >> 2] = int(rng.integers(1 << 32))
+        self.registers[REGISTERS["PROGRAM_OFFSET"].address >> 2] = int(rng.integers(1 << 32))
+        self.asked = self.room = 0
+        bench.set("count", count)
         bench.models[:] = [self]
+
+    def write(self, name: str, value: int) -> None:
+        for half in range(2):
+            address = REGISTERS[f"{name}_{('LO', 'HI')[half]}"].address
+            self.registers[address >> 2] = value >> 32 * half & 0xFFFF_FFFF
+
+    def read(self, name: str) -> int:
+        low, high = (REGISTERS[f"{name}_{half}"].address >> 2 for half in ("LO", "HI"))
+        return self.registers[low] | self.registers[high] << 32
 
     def before(self) -> None:
         bench = self.bench
         if self.queue:
-            bench.set("index", self.queue[0][0])
-            bench.set("command", self.queue[0][1])
+            index, raw = self.queue[0]
+            bench.set("index", index)
+            bench.set("command", raw)
+            bench.set("last_command", int(index == self.count - 1))
         bench.set("command_valid", int(bool(self.queue)))
-        self.ready = int(bench.rng.integers(16)) if bench.rng.random() < self.pause else 15
-        bench.set("unit_ready", self.ready)
+        self.room = int(bench.rng.integers(16)) if bench.rng.random() < self.pause else 15
+        bench.set("room", self.room)
+        bench.set("value", self.registers[self.asked])
 
     def after(self) -> None:
         get = self.bench.get
+        self.asked = get("register")
         if self.queue and get("command_ready"):
             self.queue.popleft()
-        valid = get("unit_valid")
-        assert valid & valid - 1 == 0, f"unit_valid is {valid:b}"
-        if valid & self.ready:
-            unit = QUEUES[valid.bit_length() - 1]
-            self.routed.append((unit, get("raw_index"), get("raw")))
-        if get("fault"):
+        if get("word_valid") or get("program_valid"):
+            # What takes two registers comes twice, the second time whole. Of a limit nobody reads
+            # the bits beyond the address space's end.
+            number, word = get("number"), get("word")
+            if number == LIMIT_HI:
+                word &= (1 << self.bench.config.axi_addr_width - 31) - 1
+            self.held[number] = word
+        if get("commit"):
+            unit = QUEUES[get("unit")]
+            assert sorted(self.held) == list(range(max(self.held) + 1))
+            self.routed.append((unit, [self.held[n] for n in range(len(self.held))]))
+            self.held = {}
+        if get("program_ready"):
+            self.program, self.held = self.held, {}
+        if get("fault") and not self.faults:
+            self.held = {}
             self.faults.append(get("fault_code"))
+
+    def place(self, region: int, offset: int) -> dict[int, int]:
+        """Words of an address and its window."""
+        width = self.bench.config.axi_addr_width
+        base = self.read(f"BASE{region}")
+        limit = min(self.read(f"LIMIT{region}"), 1 << width)
+        address = base + offset
+        return {
+            ADDRESS_LO: address & 0xFFFF_FFFF,
+            ADDRESS_HI: address >> 32 & 0xFFFF_FFFF,
+            BASE_LO: base & 0xFFFF_FFFF,
+            BASE_HI: base >> 32,
+            LIMIT_LO: limit & 0xFFFF_FFFF,
+            LIMIT_HI: limit >> 32 & (1 << width - 31) - 1,
+            BEYOND_WORD: int(address >> width != 0) << BEYOND_BIT,
+        }
+
+    def resolved(self, raw: int, index: int) -> tuple[Unit, list[int]]:
+        """What a command must become."""
+        opcode = Opcode(raw & 0xFF)
+        scalars = [self.registers[REGISTERS[f"SCALAR{i}"].address >> 2] for i in range(SCALARS)]
+        layout = COMMAND_LAYOUTS[opcode]
+        for name, field in layout.items():
+            value = raw >> field.offset & 0xFFFF
+            if field.kind == "count" and value & COUNT_SCALAR_FLAG:
+                raw = _put(raw, opcode, name, scalars[value % SCALARS])
+        words = [raw >> 32 * number & 0xFFFF_FFFF for number in range(WORDS)]
+        words[:3] = [raw >> 8 & 0xFFFF_FFFF, raw >> 40 & 0xFFFF_FFFF, raw & 0xFF | index << 8]
+        if opcode in (Opcode.LOAD, Opcode.STORE):
+            f = {n: raw >> field.offset & (1 << field.width) - 1 for n, field in layout.items()}
+            offset = f["offset"] + f["scalar_on"] * scalars[f["scalar"]]
+            place = self.place(f["region"], offset)
+            place[BEYOND_WORD] |= words[BEYOND_WORD] & ~(1 << BEYOND_BIT)
+            for number, word in place.items():
+                words[number] = word
+        return UNIT_OF_OPCODE[opcode], words[: last_word(opcode) + 1]
 
 
 @cocotb.test
-async def decoder_routes(dut: Any) -> None:
-    """Legal commands reach their queues in order, behind queues that are full at times."""
+async def front_end_routes(dut: Any) -> None:
+    """Legal commands reach their queues in order and resolved, and the program its place."""
     bench = Bench(dut)
     await bench.start()
-    rng = bench.rng
+    rng, config = bench.rng, bench.config
     for pause in (0.0, 0.8):
         await bench.reset()
         body = [random_raw(bench, UNITS[rng.integers(len(UNITS))]) for _ in range(150)]
-        program = [_begin(len(body) + 2), *body, int(Opcode.END)]
-        bench.set("hash", HASH)
-        bench.set("count", len(program))
-        decoder = _Decoder(bench, program, pause=pause)
-        await bench.until(lambda: bench.get("ended"), 20_000, "ended")
+        # Small offsets stay in the address space.
+        for index, raw in enumerate(body):
+            opcode = Opcode(raw & 0xFF)
+            if opcode in (Opcode.LOAD, Opcode.STORE) and rng.random() < 0.7:
+                offset = raw >> COMMAND_LAYOUTS[opcode]["offset"].offset
+                bits = int(rng.integers(1, config.axi_addr_width + 1))
+                body[index] = _put(raw, opcode, "offset", offset & (1 << bits) - 1)
+        program = [_begin(len(body) + 2, manifest_hash(config)), *body, int(Opcode.END)]
+        model = _FrontEnd(bench, [], count=len(program), pause=pause)
+        await bench.tick(start=1)
+        await bench.tick(start=0)
+        while model.program is None:
+            assert bench.cycle < 20
+            await bench.tick()
+        offset = model.registers[REGISTERS["PROGRAM_OFFSET"].address >> 2]
+        assert model.program == model.place(0, offset)
+        model.queue.extend(enumerate(program))
+        await bench.until(lambda: bench.get("ended"), 40_000, "ended")
         if not pause:
-            assert bench.cycle <= 2 * len(program) + 4, "one command every other cycle"
+            cycles = sum(resolve_cycles(Opcode(raw & 0xFF)) + 4 for raw in program)
+            assert bench.cycle <= cycles + 20
         for _ in range(10):
             await bench.tick()
         assert bench.get("ended")
-        want = [
-            (UNIT_OF_OPCODE[Opcode(raw & 0xFF)], index + 1, raw) for index, raw in enumerate(body)
-        ]
-        assert decoder.routed == want
-        assert not decoder.faults
+        assert bench.get("begun")
+        want = [model.resolved(raw, index + 1) for index, raw in enumerate(body)]
+        for got, expected in zip(model.routed, want, strict=True):
+            assert got == expected
+        assert not model.faults
 
 
 @cocotb.test
-async def decoder_faults(dut: Any) -> None:
+async def front_end_faults(dut: Any) -> None:
     """Each fault before those that come later in the order; nothing passes behind it."""
     bench = Bench(dut)
     await bench.start()
     config, rng = bench.config, bench.rng
+    digest = manifest_hash(config)
     vector = random_raw(bench, Opcode.VECTOR)
     beyond = _put(vector, Opcode.VECTOR, "stat", config.stat_rows)
     both = _put(_put(vector, Opcode.VECTOR, "bias", 1), Opcode.VECTOR, "post", Post.AFFINE)
@@ -148,7 +262,7 @@ async def decoder_faults(dut: Any) -> None:
     enum = _put(beyond, Opcode.VECTOR, "function", 6)
     load = random_raw(bench, Opcode.LOAD)
     illegal_x = _put(random_raw(bench, Opcode.MATMUL), Opcode.MATMUL, "mode", 5)
-    begin, end = _begin(9), int(Opcode.END)
+    begin, end = _begin(9, digest), int(Opcode.END)
     cases: list[tuple[str, int, int, int, Fault]] = [
         ("opcode before all", 0, beyond & ~0xFF | 0x32, 9, Fault.ILLEGAL_OPCODE),
         ("opcode 0", 3, 0, 9, Fault.ILLEGAL_OPCODE),
@@ -162,9 +276,9 @@ async def decoder_faults(dut: Any) -> None:
         ("no END", 8, load, 9, Fault.PROGRAM_LENGTH),
         ("END at once", 0, end, 1, Fault.PROGRAM_LENGTH),
         ("BEGIN alone", 0, begin, 1, Fault.PROGRAM_LENGTH),
-        ("hash before count", 0, _begin(8, HASH ^ 1 << 63), 9, Fault.HASH_MISMATCH),
-        ("hash", 0, _begin(9, HASH ^ 1), 9, Fault.HASH_MISMATCH),
-        ("count", 0, _begin(8), 9, Fault.PROGRAM_LENGTH),
+        ("hash before count", 0, _begin(8, digest ^ 1 << 63), 9, Fault.HASH_MISMATCH),
+        ("hash", 0, _begin(9, digest ^ 1), 9, Fault.HASH_MISMATCH),
+        ("count", 0, _begin(8, digest), 9, Fault.PROGRAM_LENGTH),
         ("address", 4, beyond, 9, Fault.ILLEGAL_FIELD),
         ("bias with AFFINE", 4, both, 9, Fault.ILLEGAL_FIELD),
         ("a function the lanes lack", 4, lacking, 9, Fault.ILLEGAL_FIELD),
@@ -185,22 +299,18 @@ async def decoder_faults(dut: Any) -> None:
                 cases.append((f"{opcode.name} {name}", 5, raw, 9, Fault.ILLEGAL_FIELD))
     for what, index, raw, count, code in cases:
         await bench.reset()
-        bench.set("hash", HASH)
-        bench.set("count", count)
-        before = [_begin(count), *[load] * 8][:index]
-        decoder = _Decoder(bench, [*before, raw, load, load], pause=0.0)
-        for _ in range(2 * index + 12):
+        before = [_begin(count, digest), *[load] * 8][:index]
+        model = _FrontEnd(bench, [*before, raw, load, load], count=count, pause=0.0)
+        for _ in range(24 * index + 60):
             await bench.tick()
-        assert decoder.faults == [int(code)], f"{what}: {decoder.faults}, expected {code.name}"
-        assert bench.get("raw_index") == index, what
-        assert len(decoder.routed) == max(0, index - 1), what
-        assert len(decoder.queue) == 2, f"{what}: commands are taken behind the fault"
+        assert model.faults == [int(code)], f"{what}: {model.faults}, expected {code.name}"
+        assert model.queue[0] == (index, raw), what
+        assert len(model.routed) == max(0, index - 1), what
+        assert len(model.queue) == 3, f"{what}: commands are taken behind the fault"
         assert not bench.get("ended")
     # Any bits: what the decoder of the assembler says, it says too.
     for _ in range(bench.values["count"]):
         await bench.reset()
-        bench.set("hash", HASH)
-        bench.set("count", 9)
         raw = random_raw(bench, UNITS[rng.integers(len(UNITS))])
         for _ in range(int(rng.integers(3))):
             raw ^= 1 << int(rng.integers(96, 512))
@@ -209,259 +319,245 @@ async def decoder_faults(dut: Any) -> None:
             want = [] if illegal_field(command, config) is None else [int(Fault.ILLEGAL_FIELD)]
         except DecodeError as error:
             want = [int(error.fault)]
-        decoder = _Decoder(bench, [_begin(9), raw], pause=0.0)
-        for _ in range(8):
+        model = _FrontEnd(bench, [begin, raw], count=9, pause=0.0)
+        for _ in range(40):
             await bench.tick()
-        assert decoder.faults == want, f"{raw:0128x}"
-        assert len(decoder.routed) == (not want)
+        assert model.faults == want, f"{raw:0128x}"
+        assert len(model.routed) == (not want)
 
 
-class _Unit:
-    """Decoder, semaphores and unit around a dispatcher; all as slow as chance has it."""
+class _Queued:
+    """A command on its way through the queues."""
 
-    def __init__(self, bench: Bench, commands: list[int], speed: dict[str, float]) -> None:
+    def __init__(self, index: int, unit: Unit, waits: list[int], posts: list[int]) -> None:
+        self.index, self.unit, self.waits, self.posts = index, unit, waits, posts
+        self.words: list[int] = []
+
+    @staticmethod
+    def slots(slots: list[int]) -> int:
+        return sum(slot << 8 * place for place, slot in enumerate(slots))
+
+
+class _Units:
+    """Front end and units around the queues; all as slow as chance has it."""
+
+    def __init__(self, bench: Bench, commands: list[_Queued], speed: dict[str, float]) -> None:
         self.bench, self.speed = bench, speed
-        self.opcodes = [Opcode(op) for op in bench.values["opcodes"]]
-        self.queue = deque(enumerate(commands, start=7))
-        self.scalars = bench.rng.integers(0, 1 << 32, SCALARS)
-        bench.set("scalars", pack(self.scalars, 32))
-        self.waits: deque[tuple[int, int]] = deque()
-        self.starts: deque[tuple[int, int]] = deque()
-        self.posts: deque[tuple[int, int]] = deque()
-        self.running: deque[int] = deque()  # in the unit, not done
-        self.held: deque[int] = deque()  # in the unit, posts not out
+        self.queue = deque(commands)
+        self.number = 0
+        self.next: dict[Unit, deque[_Queued]] = {unit: deque() for unit in QUEUES}
+        self.running: dict[Unit, deque[_Queued]] = {unit: deque() for unit in QUEUES}
+        self.held: dict[Unit, deque[_Queued]] = {unit: deque() for unit in QUEUES}
+        self.registers: dict[Unit, dict[int, int]] = {unit: {} for unit in QUEUES}
+        self.tokens = [0] * SEMAPHORES
         self.taken = self.retired = 0
-        self.takes: deque[int] = deque()
         self.halted = False
-        self.met = self.ready = self.done = False
+        self.ready = self.done = 0
+        self.room = 0
+        self.sends = self.commits = False
         bench.models[:] = [self]
 
     def before(self) -> None:
-        bench = self.bench
-        rng = bench.rng
-        if self.queue:
-            index, raw = self.queue[0]
-            bench.set("raw", raw)
-            bench.set("raw_index", index)
-        bench.set("raw_valid", int(bool(self.queue)))
-        self.met = rng.random() < self.speed["tokens"]
-        self.ready = rng.random() < self.speed["unit"]
-        self.done = bool(self.running) and rng.random() < self.speed["done"]
-        bench.set("wait_met", int(self.met))
-        bench.set("command_ready", int(self.ready))
-        bench.set("done", int(self.done))
+        bench, rng, speed = self.bench, self.bench.rng, self.speed
+        # What room there is behind a commit is known a cycle later.
+        fresh = self.number == 0 and self.commits
+        roomy = self.queue and (self.number > 0 or self.room >> self.queue[0].unit & 1)
+        self.sends = bool(roomy) and not fresh and rng.random() < speed["words"]
+        if self.sends:
+            command = self.queue[0]
+            bench.set("unit", QUEUES.index(command.unit))
+            bench.set("number", self.number)
+            bench.set("word", command.words[self.number])
+            self.number += 1
+        last = self.sends and self.number == len(self.queue[0].words)
+        bench.set("word_valid", int(self.sends))
+        bench.set("commit", int(last))
+        self.commits = last
+        if last:
+            command = self.queue.popleft()
+            self.next[command.unit].append(command)
+            self.number = 0
+        self.ready = sum(int(rng.random() < speed["unit"]) << place for place in range(4))
+        self.done = sum(
+            int(bool(self.running[unit]) and rng.random() < speed["done"]) << unit
+            for unit in QUEUES
+        )
+        bench.set("command_ready", self.ready)
+        bench.set("done", self.done)
         bench.set("halt", int(self.halted))
 
     def after(self) -> None:
         get = self.bench.get
-        take, valid = get("take"), get("command_valid")
-        assert not (self.halted and (take or valid))
-        if take:
-            assert self.met
-            slot = get("wait_semaphore"), get("wait_count")
-            want = self.waits.popleft()
-            assert slot == want or slot[1] == want[1] == 0, f"takes {slot}, expected {want}"
-            self.takes[0] -= 1
-        if valid:
-            # All its waits, and no other's, have been met.
-            assert self.takes[0] == 0, "released before its tokens are there"
-        if valid and self.ready:
-            index, raw = self.starts.popleft()
-            self.takes.popleft()
-            assert get("index") == index
-            self._check(raw)
-            self.running.append(index)
-            self.held.append(index)
-            assert len(self.held) <= self.bench.values["in_flight"]
-        if self.done:
-            self.running.popleft()
-        if get("post"):
-            slot = get("post_semaphore"), get("post_count")
-            while self.posts[0][1] == 0:
-                self.posts.popleft()
-            assert slot == self.posts.popleft()
-        if get("holds"):
-            assert get("oldest_index") == self.held[0]
-        if get("retired"):
-            assert len(self.held) > len(self.running), "retired before it is done"
-            self.held.popleft()
-            self.retired += 1
-        if self.queue and get("raw_ready"):
-            index, raw = self.queue.popleft()
-            self.taken += 1
-            slots = raw >> 8
-            self.waits.extend(
-                (slots >> 8 * i & 15, slots >> 8 * i + 4 & 15) for i in range(WAIT_SLOTS)
-            )
-            slots >>= 8 * WAIT_SLOTS
-            self.posts.extend(
-                (slots >> 8 * i & 15, slots >> 8 * i + 4 & 15) for i in range(POST_SLOTS)
-            )
-            self.starts.append((index, raw))
-            self.takes.append(WAIT_SLOTS)
+        bus, number = get("bus_unit"), get("bus_number")
+        assert bus & bus - 1 == 0
+        valid = get("command_valid")
+        assert not (self.halted and valid)
+        for unit in QUEUES:
+            if self.done >> unit & 1:
+                for slot in self.running[unit].popleft().posts:
+                    self.tokens[slot & 15] += slot >> 4
+            if valid & self.ready & 1 << unit:
+                command = self.next[unit].popleft()
+                for slot in command.waits:
+                    self.tokens[slot & 15] -= slot >> 4
+                    assert self.tokens[slot & 15] >= 0, f"command {command.index} is early"
+                register = self.registers[unit]
+                for at in range(IDENTITY, LAST_WORDS[unit] + 1):
+                    assert register[at] == command.words[at], f"word {at} of {command.index}"
+                self.running[unit].append(command)
+                self.held[unit].append(command)
+                self.taken += 1
+            if bus >> unit & 1:
+                assert not valid >> unit & 1, "a word for a register that is offered"
+                self.registers[unit][number] = get("bus_word")
+            if get("retired") >> unit & 1:
+                assert len(self.held[unit]) > len(self.running[unit]), "retired before it is done"
+                self.held[unit].popleft()
+                self.retired += 1
+        self.room = get("room")
 
-    def _check(self, raw: int) -> None:
-        opcode = Opcode(raw & 0xFF)
-        assert self.bench.get("is_second") == int(opcode == self.opcodes[-1])
-        fields = {}
-        for name, field in COMMAND_LAYOUTS[opcode].items():
-            value = raw >> field.offset & ((1 << field.width) - 1)
-            if field.kind == "count" and value & COUNT_SCALAR_FLAG:
-                value = int(self.scalars[value % SCALARS]) & 0xFFFF
-            fields[name] = value
-        want = pack_command(opcode, fields)
-        bits = sum(field.width for field in COMMAND_LAYOUTS[opcode].values())
-        got = self.bench.get("command") & ((1 << bits) - 1)
-        assert got == want, f"{opcode.name}: {got:x}, expected {want:x}"
+
+def _balanced(bench: Bench, count: int) -> list[_Queued]:
+    """Commands in a legal serial order; each semaphore has one unit that waits."""
+    rng = bench.rng
+    there = [0] * SEMAPHORES
+    commands = []
+    for index in range(count):
+        unit = QUEUES[rng.integers(len(QUEUES))]
+        waits, posts = [], []
+        for number in rng.permutation(4)[: int(rng.integers(5))]:
+            semaphore = 4 * unit + int(number)
+            amount = min(int(rng.integers(1, 16)), there[semaphore])
+            if amount:
+                there[semaphore] -= amount
+                waits.append(amount << 4 | semaphore)
+        for semaphore in rng.permutation(SEMAPHORES)[: int(rng.integers(5))]:
+            amount = int(rng.integers(1, 16))
+            if there[semaphore] + amount <= TOKEN_MAX // 4:
+                there[semaphore] += amount
+                posts.append(amount << 4 | int(semaphore))
+        commands.append(_Queued(index, unit, waits, posts))
+    for command in commands:
+        words = [_Queued.slots(command.waits), _Queued.slots(command.posts)]
+        words.append(int(rng.integers(256)) | command.index << 8)
+        while len(words) <= LAST_WORDS[command.unit]:
+            words.append(int(rng.integers(1 << 32)))
+        command.words = words
+    return commands
 
 
 @cocotb.test
-async def dispatcher(dut: Any) -> None:
-    """Tokens, scalars, order, posts; units and tokens slow and fast; halt."""
+async def issue(dut: Any) -> None:
+    """Tokens, order, words, posts; units and words slow and fast; halt; full queues."""
     bench = Bench(dut)
     await bench.start()
-    rng = bench.rng
-    opcodes = [Opcode(op) for op in bench.values["opcodes"]]
-    for tokens, unit, done in (
-        (1, 1, 1),
-        (0.2, 1, 1),
-        (1, 0.2, 0.5),
-        (1, 1, 0.03),
-        (0.5, 0.5, 0.5),
-    ):
-        count = bench.values["count"]
-        raws = [random_raw(bench, opcodes[rng.integers(len(opcodes))]) for _ in range(count)]
-        # Slots of no tokens are the usual case.
-        raws = [raw & ~(0xF0F0 << 8 * int(rng.integers(1, 8))) for raw in raws]
-        model = _Unit(bench, raws, {"tokens": tokens, "unit": unit, "done": done})
+    rng, count = bench.rng, bench.values["count"]
+    for words, unit, done in ((1, 1, 1), (1, 0.1, 0.5), (1, 1, 0.02), (0.3, 0.5, 0.2)):
+        await bench.reset()
+        model = _Units(bench, _balanced(bench, count), {"words": words, "unit": unit, "done": done})
         while model.retired < count:
-            model.halted = tokens == 0.5 and rng.random() < 0.2
+            model.halted = words < 1 and rng.random() < 0.2
             await bench.tick()
-        for _ in range(4):
-            await bench.tick()
-        assert not any(slot[1] for slot in model.posts), "posts are missing"
-        assert not bench.get("holds")
-        assert model.retired == count
-    # A unit that takes nothing: the queue fills, and holds what it says and the head.
-    raws = [random_raw(bench, opcodes[0]) for _ in range(100)]
-    model = _Unit(bench, raws, {"tokens": 0.0, "unit": 0.0, "done": 0.0})
-    for _ in range(150):
         await bench.tick()
-    assert bench.get("waiting")
-    assert bench.config.queue_depth <= model.taken <= bench.config.queue_depth + 2
+        assert bench.get("empty")
+        assert not bench.get("fault")
+    # A unit that takes nothing: its queue fills, and the others'.
+    await bench.reset()
+    model = _Units(bench, _balanced(bench, 200), {"words": 1.0, "unit": 0.0, "done": 0.0})
+    for _ in range(4000):
+        await bench.tick()
+    held = max(len(queue) for queue in model.next.values())
+    assert bench.config.queue_depth <= held == bench.config.queue_places - 1
 
 
 @cocotb.test
-async def semaphores(dut: Any) -> None:
-    """Takes and posts of all units at once; overflow; clear."""
+async def issue_faults(dut: Any) -> None:
+    """Too many tokens; a watchdog while a unit works, while one waits, while nobody does."""
     bench = Bench(dut)
     await bench.start()
-    rng = bench.rng
-    units = len(QUEUES)
-    counters = [0] * SEMAPHORES
-    overflows = 0
-    posted: list[tuple[int, int, int]] = []  # of the cycle before: unit, semaphore, tokens
-    taken: list[tuple[int, int]] = []  # of the cycle before: semaphore, tokens
-    beyond = 0  # of the posts before those
-    for n in range(2500):
-        clear = int(rng.random() < 0.002)
-        waits = [(int(rng.integers(SEMAPHORES)), int(rng.integers(16))) for _ in range(units)]
-        # A semaphore has one waiting unit, and is not asked for twice in a row.
-        waits = [(s % 2 * 2 + n % 2 + 4 * u, c) for u, (s, c) in enumerate(waits)]
-        posts = [(int(rng.integers(SEMAPHORES)), int(rng.integers(16))) for _ in range(units)]
-        post = int(rng.integers(16)) if n // 300 % 2 else int(rng.integers(16)) & n
-        met = sum(int(counters[s] >= c) << u for u, (s, c) in enumerate(waits))
-        take = met & int(rng.integers(16))
-        await bench.tick(
-            wait_semaphore=pack([s for s, _ in waits], 4),
-            wait_count=pack([c for _, c in waits], 4),
-            take=take,
-            post=post,
-            post_semaphore=pack([s for s, _ in posts], 4),
-            post_count=pack([c for _, c in posts], 4),
-            clear=clear,
-        )
-        assert bench.get("wait_met") == met, f"cycle {n}: {counters} {waits}"
-        assert bench.get("overflow") == beyond, f"cycle {n}: {counters}"
-        for number, amount in taken:
-            counters[number] -= amount
-        for _, number, amount in posted:
-            counters[number] += amount
-        beyond = sum(1 << unit for unit, number, _ in posted if counters[number] > TOKEN_MAX)
-        overflows += bool(beyond)
-        posted = [] if clear else [(u, *slot) for u, slot in enumerate(posts) if post >> u & 1]
-        taken = [] if clear else [slot for u, slot in enumerate(waits) if take >> u & 1]
-        counters = [0 if clear else min(c, TOKEN_MAX) for c in counters]
-    assert overflows
+
+    def command(index: int, unit: Unit, waits: list[int], posts: list[int]) -> _Queued:
+        one = _Queued(index, unit, waits, posts)
+        one.words = [one.slots(waits), one.slots(posts), index << 8]
+        one.words += [0] * (LAST_WORDS[unit] - IDENTITY)
+        return one
+
+    async def outcome(commands: list[_Queued], done: float, bites: int) -> tuple[int, int, int]:
+        await bench.reset()
+        _Units(bench, commands, {"words": 1.0, "unit": 1.0, "done": done})
+        for _ in range(300):
+            await bench.tick(completed=7, bites=0)
+        if bites:
+            assert not bench.get("fault")
+            for _ in range(8):
+                await bench.tick(bites=1)
+        assert bench.get("fault")
+        return bench.get("fault_code"), bench.get("fault_unit"), bench.get("fault_index")
+
+    post, wait = [0xF3], [0x13]
+    for count, faults in ((4, 0), (5, 1)):
+        commands = [command(20 + n, Unit.STORE, [], post) for n in range(count)]
+        commands.append(command(30, Unit.LOAD, wait if faults else [0xF4], []))
+        code, unit, index = await outcome(commands, 0.5, not faults)
+        if faults:
+            assert (code, unit, index) == (Fault.TOKEN_OVERFLOW, Unit.STORE, 24)
+        else:
+            assert (code, unit, index) == (Fault.WATCHDOG, Unit.LOAD, 30)
+    works = [command(5, Unit.VECTOR, [], []), command(6, Unit.LOAD, wait, [])]
+    assert await outcome(works, 0.0, 1) == (Fault.WATCHDOG, Unit.VECTOR, 5)
+    assert await outcome([], 0.0, 1) == (Fault.WATCHDOG, Unit.FETCH, 7)
+
+
+async def _fill(bench: Bench, words: list[int]) -> None:
+    """Words in any order, with others of no concern between them."""
+    for number in bench.rng.permutation(range(IDENTITY, len(words))):
+        await bench.tick(valid=1, number=int(number), word=words[number])
+        noise = int(bench.rng.integers(1 << 32))
+        await bench.tick(valid=0, number=int(bench.rng.integers(WORDS)), word=noise)
 
 
 @cocotb.test
-async def transfer_unit(dut: Any) -> None:
-    """Base, offset and scalar added; what leaves the address space is marked; limits clipped."""
+async def command_holder(dut: Any) -> None:
+    """Fields of a command, whole and in their places."""
     bench = Bench(dut)
     await bench.start()
-    rng, config = bench.rng, bench.config
-    width = config.axi_addr_width
+    opcodes = [Opcode(code) for code in bench.values["opcodes"]]
+    for _ in range(bench.values["count"]):
+        opcode = opcodes[bench.rng.integers(len(opcodes))]
+        raw = random_raw(bench, opcode)
+        words = [raw >> 32 * number & 0xFFFF_FFFF for number in range(WORDS)]
+        words[IDENTITY] = opcode | int(bench.rng.integers(1 << 24)) << 8
+        await _fill(bench, words)
+        assert bench.get("is_last") == int(opcode == opcodes[-1])
+        fields = {
+            name: raw >> field.offset & (1 << field.width) - 1
+            for name, field in COMMAND_LAYOUTS[opcode].items()
+        }
+        assert bench.get(opcode.name.lower()) == pack_command(opcode, fields)
+
+
+@cocotb.test
+async def transfer_holder(dut: Any) -> None:
+    """Fields of a transfer, its address and its window."""
+    bench = Bench(dut)
+    await bench.start()
     layout: dict[str, list[int]] = bench.values["transfer"]
-    waiting: deque[dict[str, int]] = deque()
-    passed = 0
-    command: dict[str, int] = {}
-    held = None
-    top = (1 << 64) - 1
-    spaces = [(1 << width) - 1, min(1 << width, top), top, 0]
-    for _ in range(12):
-        bases, limits = (
-            [
-                spaces[rng.integers(4)]
-                if rng.random() < 0.3
-                else int(rng.integers((1 << width) - 1, dtype=np.uint64))
-                for _ in range(REGIONS)
-            ]
-            for _ in range(2)
-        )
-        scalars = [int(v) for v in rng.integers(0, 1 << 32, SCALARS)]
-        bench.set("bases", sum(v << 64 * i for i, v in enumerate(bases)))
-        bench.set("limits", sum(v << 64 * i for i, v in enumerate(limits)))
-        bench.set("scalars", pack(scalars, 32))
-        for n in range(80):
-            valid, ready = n < 60 and rng.random() < 0.8, n > 60 or rng.random() < 0.6
-            if valid and held is None:
-                raw = random_raw(bench, Opcode.LOAD, scalars=False)
-                command = {
-                    name: raw >> field.offset & ((1 << field.width) - 1)
-                    for name, field in COMMAND_LAYOUTS[Opcode.LOAD].items()
-                }
-                if rng.random() < 0.7:
-                    command["offset"] &= (1 << int(rng.integers(1, width + 1))) - 1
-                held = int(rng.integers(1 << 24))
-            await bench.tick(
-                command=pack_command(Opcode.LOAD, command),
-                index=held or 0,
-                command_valid=int(held is not None),
-                transfer_ready=int(ready),
-            )
-            if bench.get("transfer_valid") and ready:
-                word, want = bench.get("transfer"), waiting.popleft()
-                got = {k: word >> at & ((1 << bits) - 1) for k, (at, bits) in layout.items()}
-                assert got == {k: want[k] for k in layout}, f"{got}, expected {want}"
-                passed += 1
-            if held is not None and bench.get("command_ready"):
-                region = command["region"]
-                address = bases[region] + command["offset"]
-                address += scalars[command["scalar"]] * command["scalar_on"]
-                waiting.append(
-                    {
-                        **command,
-                        "address": address % (1 << width),
-                        "overflow": int(address >= 1 << width),
-                        "base": bases[region] % (1 << layout["base"][1]),
-                        "limit": min(limits[region], 1 << width),
-                        "index": held,
-                    }
-                )
-                held = None
-        assert not waiting
-    assert passed > 300
+    for _ in range(bench.values["count"]):
+        words = [int(word) for word in bench.rng.integers(1 << 32, size=WORDS)]
+        raw = sum(word << 32 * number for number, word in enumerate(words))
+        await _fill(bench, words)
+        want = {
+            "address": words[ADDRESS_LO] | words[ADDRESS_HI] << 32,
+            "base": words[BASE_LO] | words[BASE_HI] << 32,
+            "limit": words[LIMIT_LO] | words[LIMIT_HI] << 32,
+            "overflow": words[BEYOND_WORD] >> BEYOND_BIT & 1,
+            "index": words[IDENTITY] >> 8,
+        }
+        got = bench.get("transfer")
+        for name, (at, bits) in layout.items():
+            field = COMMAND_LAYOUTS[Opcode.LOAD].get(name)
+            value = raw >> field.offset if name not in want and field else want[name]
+            assert got >> at & (1 << bits) - 1 == value & (1 << bits) - 1, name
 
 
 class _Pulses:
@@ -561,17 +657,26 @@ async def registers(dut: Any) -> None:
             value = int(rng.integers(1 << bits))
             bench.set(name.lower(), value)
             assert await read(name) == value, name
-        assert bench.get("program_offset") == stored["PROGRAM_OFFSET"]
         assert bench.get("program_count") == stored["PROGRAM_COUNT"]
         assert bench.get("watchdog") == stored["WATCHDOG"]
         assert bench.get("irq_enable") == stored["IRQ_ENABLE"] & 1
-        scalars = unpack(bench.get("scalars"), 32, SCALARS, signed=False)
-        assert scalars.tolist() == [stored[f"SCALAR{i}"] for i in range(SCALARS)]
-        for port in ("base", "limit"):
-            words = unpack(bench.get(f"{port}s"), 32, 2 * REGIONS, signed=False).tolist()
-            assert words == [
-                stored[f"{port.upper()}{i}_{half}"] for i in range(REGIONS) for half in ("LO", "HI")
-            ]
+        for name in stored:
+            bench.set("resolve", REGISTERS[name].address >> 2)
+            for _ in range(3):
+                await RisingEdge(dut.clk)
+            assert bench.get("resolved") == stored[name], name
+    # During a run some are constant.
+    bench.set("busy", 1)
+    for name in stored:
+        held = stored[name]
+        response = await master.write(REGISTERS[name].address, rng.bytes(4))
+        assert response.resp == (error if REGISTERS[name].constant else 0)
+        if REGISTERS[name].constant:
+            assert await read(name) == held
+        else:
+            stored[name] = await read(name)
+            assert stored[name] != held
+    bench.set("busy", 0)
     assert await read("ID") == IDENTIFICATION
     number = manifest_hash(config)
     assert await read("HASH_LO") == number & 0xFFFFFFFF
@@ -616,13 +721,18 @@ async def registers(dut: Any) -> None:
     assert await read("CONTROL") == 0
     # Counters: a reason a unit and cycle, together the cycles of the run.
     model.run = 0.7
-    for _ in range(400):
-        await RisingEdge(dut.clk)
+    # One that is read meanwhile is as it was in one of the cycles between question and answer.
+    for _ in range(15):
+        before = model.cycles
+        assert before <= await read("CYCLES_LO") <= model.cycles
+        before = model.counters["load"]["idle"]
+        assert before <= await read("COUNT_LOAD_IDLE_LO") <= model.counters["load"]["idle"]
     model.run = 0.0
     for _ in range(3):
         await RisingEdge(dut.clk)
     cycles = await read("CYCLES_LO")
     assert cycles == model.cycles > 200
+    assert await read("CYCLES_HI") == 0
     for unit, reasons in COUNTERS.items():
         found = {}
         for reason in reasons:

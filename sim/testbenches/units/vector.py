@@ -131,14 +131,13 @@ class VectorBench:
     async def run(self, opcode: Opcode, f: Fields) -> None:
         """Run a command; all memories are as the simulator's in the cycle of `done`."""
         bench = self.bench
-        bench.set("command", pack_command(opcode, f))
+        port = "row_command" if opcode == Opcode.ROW else "command"
+        bench.set(port, pack_command(opcode, f))
         bench.set("is_row", int(opcode == Opcode.ROW))
         bench.set("command_valid", 1)
         await bench.until(lambda: bench.get("command_ready"), 100, "command_ready")
         # What stands there while it runs must not matter.
-        bench.set(
-            "command", int.from_bytes(bench.rng.bytes(len(bench.ports["command"]) // 8), "little")
-        )
+        bench.set(port, int.from_bytes(bench.rng.bytes(len(bench.ports[port]) // 8), "little"))
         bench.set("command_valid", 0)
         flags = dict.fromkeys(("busy", "stall_operand", "stall_row", "draining"), 0)
         for _ in range(200_000):
