@@ -21,11 +21,12 @@ DEFINITIONS = {
     "hw.names",
     "hw.registers",
     "hw.tables",
+    "hw.words",
 }
 """They say what the machine is; software and simulators know it by them alone."""
 
-GENERATES = {"sim.verilog"}
-"""The one place in `sim` that generates Verilog, to simulate it."""
+GENERATES = {"sim.verilog", "sim.native.probes"}
+"""What in `sim` generates Verilog, or knows the layout of its nets."""
 
 KNOWN = {
     "sw.models": ("sw.errors", "sw.cache"),

@@ -18,7 +18,9 @@ from tilewright.hw.commands import (
     Unit,
 )
 from tilewright.hw.config import ACTIVATION_FUNCTIONS, Config
-from tilewright.hw.control.words import (
+from tilewright.hw.layouts import INDEX_BITS
+from tilewright.hw.registers import REGISTERS, RESOLVE_BITS
+from tilewright.hw.words import (
     ADDRESS_HI,
     ADDRESS_LO,
     BASE_HI,
@@ -36,8 +38,6 @@ from tilewright.hw.control.words import (
     last_word,
     takes_two,
 )
-from tilewright.hw.layouts import INDEX_BITS
-from tilewright.hw.registers import REGISTERS, RESOLVE_BITS
 
 QUEUES = (Unit.LOAD, Unit.MATMUL, Unit.VECTOR, Unit.STORE)
 TRANSFERS = (Opcode.LOAD, Opcode.STORE)
@@ -65,7 +65,7 @@ class FrontEnd(Cell):
     command, index, last_command, command_valid, command_ready : from the fetch engine
     register, value : a word of the register file, a cycle later its content
     room : 4, queues that have room for a command
-    word, number, unit : a resolved word (`tilewright.hw.control.words`), its place, its queue
+    word, number, unit : a resolved word (`tilewright.hw.words`), its place, its queue
     word_valid : to the queue; program_valid : to what holds the program's place
     commit : pulse with a command's last word; program_ready : pulse behind the program's
     begun, ended : BEGIN was legal, END was reached; high until reset

@@ -3,13 +3,13 @@
 from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib.wiring import In, Out
 
+from tilewright.hw import words
 from tilewright.hw.cells import Cell
 from tilewright.hw.commands import COMMAND_LAYOUTS, Field, Opcode
 from tilewright.hw.config import Config
-from tilewright.hw.control import words
-from tilewright.hw.control.words import WORD_BITS, WORDS
 from tilewright.hw.dma.records import Transfer
 from tilewright.hw.layouts import INDEX_BITS, command_layout
+from tilewright.hw.words import WORD_BITS, WORDS
 
 _INDEX_AT = words.IDENTITY * WORD_BITS + 8
 _BUS = {"valid": In(1), "number": In(range(WORDS)), "word": In(WORD_BITS)}

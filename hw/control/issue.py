@@ -8,8 +8,8 @@ from tilewright.hw.cells import Cell
 from tilewright.hw.commands import SEMAPHORES, TOKEN_MAX, Fault, Opcode, Unit
 from tilewright.hw.config import Config
 from tilewright.hw.control.front_end import QUEUES
-from tilewright.hw.control.words import IDENTITY, POSTS, WAITS, WORD_BITS, WORDS, last_word
 from tilewright.hw.layouts import INDEX_BITS
+from tilewright.hw.words import IDENTITY, POSTS, WAITS, WORD_BITS, WORDS, last_word
 
 UNITS = len(QUEUES)
 _ORDER = (Unit.LOAD, Unit.STORE, Unit.MATMUL, Unit.VECTOR)

@@ -15,8 +15,8 @@ from tilewright.hw.commands import (
     Unit,
 )
 from tilewright.hw.config import Config
-from tilewright.hw.control.words import IDENTITY, last_word, resolve_cycles
 from tilewright.hw.encoding import Command
+from tilewright.hw.words import IDENTITY, last_word, resolve_cycles
 from tilewright.sim.cycles.bus import ReadBus, fetch_beats
 from tilewright.sim.cycles.clock import Clock, Event, Process
 from tilewright.sim.cycles.timeline import Intervals

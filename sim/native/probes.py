@@ -5,8 +5,8 @@ The generated Verilog stays as it is; a simulator built without the module pays 
 
 from tilewright.hw.commands import Opcode, Unit
 from tilewright.hw.config import Config
-from tilewright.hw.control.words import IDENTITY
 from tilewright.hw.dma.records import Transfer
+from tilewright.hw.words import IDENTITY
 from tilewright.sim.native.labels import field_slice
 
 _BUSY = {

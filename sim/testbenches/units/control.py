@@ -26,7 +26,17 @@ from tilewright.hw.commands import (
     Post,
     Unit,
 )
-from tilewright.hw.control.words import (
+from tilewright.hw.encoding import DecodeError, decode, illegal_field
+from tilewright.hw.manifest import manifest_hash
+from tilewright.hw.registers import (
+    COUNTERS,
+    IDENTIFICATION,
+    READABLE,
+    REGISTERS,
+    RESOLVE_BITS,
+    WRITABLE,
+)
+from tilewright.hw.words import (
     ADDRESS_HI,
     ADDRESS_LO,
     BASE_HI,
@@ -39,16 +49,6 @@ from tilewright.hw.control.words import (
     WORDS,
     last_word,
     resolve_cycles,
-)
-from tilewright.hw.encoding import DecodeError, decode, illegal_field
-from tilewright.hw.manifest import manifest_hash
-from tilewright.hw.registers import (
-    COUNTERS,
-    IDENTIFICATION,
-    READABLE,
-    REGISTERS,
-    RESOLVE_BITS,
-    WRITABLE,
 )
 from tilewright.sim.testbenches.units.cell import Bench, pack_command
 
