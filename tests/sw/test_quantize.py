@@ -236,7 +236,7 @@ def test_multiplier() -> None:
     assert np.abs(error).max() <= 2.0**-16
     with pytest.raises(ModelError, match=r"test: weights too large .* must be below 128"):
         encode.multiplier(np.array([128.0]), 9, "test")
-    with pytest.raises(ModelError, match=r"test: factor 8\.88e-16 below"):
+    with pytest.raises(ModelError, match=r"test: factor 8\.88e-16: must be at least"):
         encode.multiplier(np.array([2.0**-50]), 9, "test")
     with pytest.raises(ModelError, match="positive"):
         encode.multiplier(np.array([0.0]), 9, "test")

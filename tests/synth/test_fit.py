@@ -222,8 +222,8 @@ def test_one_real_unit(monkeypatch, capsys):
     built: list[str] = []
 
     def small(config, verilog):
-        (unit,) = [u for u in units(config, verilog) if u.module == "tilewright_decoder"]
-        renamed = unit.text.replace("tilewright_decoder", "tilewright")
+        (unit,) = [u for u in units(config, verilog) if u.module == "tilewright_counters"]
+        renamed = unit.text.replace("tilewright_counters", "tilewright")
         return [type(unit)(module="tilewright", text=renamed)]
 
     build = yosys._build

@@ -345,7 +345,7 @@ def test_sources_of_rtlil():
 
 def test_signals_are_found_in_their_files():
     sources = Sources(preset_config("tiny"))
-    assert sources.find("tilewright_decoder", "queued[3]").startswith("hw/control/decoder.py:")
+    assert sources.find("tilewright_front_end", "kind[1]").startswith("hw/control/front_end.py:")
     assert sources.find("tilewright.dma", "fetch.nowhere").startswith("hw/dma/fetch.py:")
     assert sources.find("nothing", "x") == ""
 
