@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tilewright.sw.rounding import round_up
+
 
 @dataclass(frozen=True)
 class Area:
@@ -108,7 +110,7 @@ class DramMap:
         """Append an area and return its offset."""
         offset = self.size
         self.offsets[name] = offset
-        self.size = offset + -(-size // self.alignment) * self.alignment
+        self.size = offset + round_up(size, self.alignment)
         return offset
 
     def share(self, name: str, size: int) -> int:

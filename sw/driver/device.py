@@ -29,6 +29,7 @@ from tilewright.sw.driver.runs import Outputs, Queue, Ticket
 from tilewright.sw.driver.transport import Transport
 from tilewright.sw.errors import InputError
 from tilewright.sw.program import Executable
+from tilewright.sw.rounding import round_up
 
 if TYPE_CHECKING:
     from tilewright.sw.driver.arrays import ArrayOperations
@@ -314,7 +315,7 @@ class Device(Machine):
             raise InputError(f"a program of {len(program)} bytes: commands have {COMMAND_BYTES}")
         base, size = self._regions.get(PROGRAM_REGION, (0, 0))
         content = self.transport.read_memory(base, size) if size else None
-        offset = -(-size // COMMAND_BYTES) * COMMAND_BYTES
+        offset = round_up(size, COMMAND_BYTES)
         address = self._place(PROGRAM_REGION, offset + len(program))
         if content is not None and address != base:
             self.transport.write_memory(address, content)

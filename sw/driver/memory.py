@@ -4,6 +4,7 @@ from bisect import bisect_left, insort
 
 from tilewright.sw.driver.errors import OutOfDeviceMemory
 from tilewright.sw.errors import InputError
+from tilewright.sw.rounding import round_up
 
 ALIGNMENT = 4096
 """Bytes blocks are aligned to: no burst that starts in one crosses into a neighbour's page."""
@@ -29,7 +30,7 @@ class Memory:
         self._blocks: dict[int, int] = {}
 
     def _up(self, value: int) -> int:
-        return -(-value // self.alignment) * self.alignment
+        return round_up(value, self.alignment)
 
     @property
     def free_bytes(self) -> int:

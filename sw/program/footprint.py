@@ -31,6 +31,7 @@ from tilewright.hw.commands import (
 )
 from tilewright.hw.config import Config
 from tilewright.hw.encoding import Command, Scalar
+from tilewright.sw.rounding import ceil_div
 
 Intervals = npt.NDArray[np.int64]
 """[n, 2]: first, and one behind the last."""
@@ -117,10 +118,6 @@ def cells(intervals: Intervals) -> int:
     return int((intervals[:, 1] - intervals[:, 0]).sum())
 
 
-def _up(value: int, unit: int) -> int:
-    return -(-value // unit)
-
-
 def dram_address(
     fields: Mapping[str, int],
     scalars: Mapping[int, int],
@@ -159,7 +156,7 @@ def _transfer(
     if not (runs and planes and length):
         return
     space, address = dram_address(f, scalars, regions)
-    chunks = _up(length, config.panel if f["half"] else config.word_bytes)
+    chunks = ceil_div(length, config.panel if f["half"] else config.word_bytes)
     if planes * runs * chunks > 2 * config.sp_words:
         raise ValueError(
             f"planes * runs = {planes} * {runs} of {chunks} chunks: more than the scratchpad holds"
@@ -170,7 +167,7 @@ def _transfer(
         # Runs 2i and 2i + 1 are the halves of the same words.
         parts = [
             _ranges(word + half, 1, (chunks, chunk), (count, run), (planes, plane))
-            for half, count in ((0, _up(runs, 2)), (1, runs // 2))
+            for half, count in ((0, ceil_div(runs, 2)), (1, runs // 2))
             if count
         ]
         sp = np.concatenate(parts)
@@ -185,7 +182,7 @@ def _matmul(out: Footprint, f: Mapping[str, int], config: Config) -> None:
     if not (m and kt and nt):
         return
     rows, columns, width = config.rows, config.columns, config.panel
-    k_panels, n_panels = _up(kt * rows, width), _up(nt * columns, width)
+    k_panels, n_panels = ceil_div(kt * rows, width), ceil_div(nt * columns, width)
     bytes_mode = f["mode"] in (XMode.S8, XMode.U8)
     out.reads.append(
         (SP, _ranges(2 * f["x_addr"], m if bytes_mode else 2 * m, (k_panels, 2 * f["x_stride"])))
@@ -193,8 +190,8 @@ def _matmul(out: Footprint, f: Mapping[str, int], config: Config) -> None:
     panels, depth = (k_panels, nt * columns) if f["transposed"] else (n_panels, kt * rows)
     if f["weights"] == WeightFormat.S4 and not f["transposed"]:
         # Four rows a word; the words are read whole.
-        groups = _up(kt * rows, GROUP_ROWS)
-        for name, count in (("w", _up(kt * rows, 4)), ("group", _up(groups, 4))):
+        groups = ceil_div(kt * rows, GROUP_ROWS)
+        for name, count in (("w", ceil_div(kt * rows, 4)), ("group", ceil_div(groups, 4))):
             stride = 2 * f[f"{name}_stride"]
             out.reads.append((SP, _ranges(2 * f[f"{name}_addr"], 2 * count, (panels, stride))))
     else:
@@ -246,7 +243,7 @@ def _row(out: Footprint, f: Mapping[str, int], config: Config) -> None:
     m = f["m"]
     if not m:
         return
-    words = (SP, _ranges(2 * f["sp_addr"], 2 * _up(m, config.panel)))
+    words = (SP, _ranges(2 * f["sp_addr"], 2 * ceil_div(m, config.panel)))
     scale, stat = (SCALE, _ranges(f["scale"], m)), (STAT, _ranges(f["stat"], m))
     if f["op"] == RowOp.GET:
         out.reads.append(words)

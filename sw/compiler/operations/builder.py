@@ -14,6 +14,7 @@ from tilewright.sw.compiler.schedule import Schedule
 from tilewright.sw.program import Executable, Program
 from tilewright.sw.program.executable import Buffer, Direction
 from tilewright.sw.program.layouts import layout
+from tilewright.sw.rounding import ceil_div, round_up
 
 INPUT, PARAMETERS, OUTPUT = 1, 2, 3
 """Regions: what is read once, what is read again and again, what is written."""
@@ -46,7 +47,7 @@ class Builder:
         size = layout(form).size(shape, self.config.panel)
         placed = Buffer(region, offset, size, form, shape, direction)
         self.buffers[name] = placed
-        self._sizes[region] = -(-placed.end // _ALIGNMENT) * _ALIGNMENT
+        self._sizes[region] = round_up(placed.end, _ALIGNMENT)
         return placed
 
     def emit(self, opcode: Opcode, **fields: Value) -> None:
@@ -121,7 +122,7 @@ def blocks(total: int, most: int) -> list[tuple[int, int]]:
     if most < 2:
         return [(first, first + 1) for first in range(total)]
     most -= most % 2
-    count = -(-total // most)
-    size = -(-total // count)
+    count = ceil_div(total, most)
+    size = ceil_div(total, count)
     size += size % 2
     return [(first, min(first + size, total)) for first in range(0, total, size)]
